@@ -1,0 +1,8 @@
+//! A notary worker for Corda-style ledgers. It answers one question, for ever: has any of these states been spent before?
+//!
+//! In reading order, which is also the order in which a request passes:
+
+/// The rules, pure: no I/O, no clock, no randomness, no runtime.
+pub mod domain;
+/// What the rules need from outside, as traits.
+pub mod ports;
