@@ -2,7 +2,7 @@
 //!
 //! In reading order, which is also the order in which a request passes:
 
-/// The rules, pure: no I/O, no clock, no randomness, no runtime.
+// The rules, pure: no I/O, no clock, no randomness, no runtime.
 pub mod domain;
-/// What the rules need from outside, as traits.
+// What the rules need from outside, as traits.
 pub mod ports;

@@ -1,6 +1,8 @@
 //! The notary's rules as plain functions and types. Nothing here reads a clock, draws a random number or performs I/O,
 //! so a worker, a test and the simulator run the very same decisions.
 
+pub mod check;
+mod composite_key;
 pub mod hash;
 pub mod merkle;
 pub mod merkle_batch;
@@ -14,6 +16,7 @@ pub mod state_ref;
 pub mod time;
 pub mod transaction;
 pub mod verdict;
+pub mod x500_name;
 
 pub use hash::{HashAlgorithm, SecureHash};
 pub use notary_error::NotaryError;

@@ -88,6 +88,14 @@ pub struct Consumption {
     pub usage: StateUsage,
 }
 
+impl Consumption {
+    /// States that `consumer` consumed `state`, which the refused transaction uses as `usage`.
+    pub fn new(state: StateRef, consumer: TxId, usage: StateUsage) -> Self {
+        // A consumer was committed, so its id was computed here or by a peer with the same algorithms.
+        Self { state, hashed_consumer: consumer.hashed().unwrap_or(consumer.0), usage }
+    }
+}
+
 /// How a transaction uses a state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum StateUsage {

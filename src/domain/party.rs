@@ -1,25 +1,9 @@
-//! Who takes part: X.500 names as Corda restricts them, and parties.
+//! Who takes part: parties, known by legal name and key.
 
 use core::fmt;
 
 use super::signature::PublicKey;
-
-/// A legal name with Corda's attributes. Two names are equal if all attributes are.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct X500Name {
-    /// CN.
-    pub common_name: Option<String>,
-    /// OU.
-    pub organisation_unit: Option<String>,
-    /// O, always present.
-    pub organisation: String,
-    /// L, always present.
-    pub locality: String,
-    /// ST.
-    pub state: Option<String>,
-    /// C, always present: two letters.
-    pub country: String,
-}
+pub use super::x500_name::{NameError, X500Name};
 
 /// A name and the key that speaks for it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -33,11 +17,5 @@ pub struct Party {
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.name.fmt(f)
-    }
-}
-
-impl fmt::Display for X500Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "O={}, L={}, C={}", self.organisation, self.locality, self.country)
     }
 }

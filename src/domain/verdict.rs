@@ -160,9 +160,7 @@ fn decide_first<H: History>(
             None => history.consumer(state)?,
         };
         if let Some(consumer) = consumer {
-            // A consumer was committed, so its id was computed here or by a peer with the same algorithms.
-            let hashed_consumer = consumer.hashed().unwrap_or(consumer.0);
-            conflicts.push(Consumption { state: *state, hashed_consumer, usage });
+            conflicts.push(Consumption::new(*state, consumer, usage));
         }
     }
     Ok(match request.time_window {

@@ -19,7 +19,8 @@ pub trait RequestQueue: Send + Sync {
     /// [`QueueError::Unsafe`] if they are not known to be safe within the adapter's bounded hold; then release the delivery.
     fn reply(&self, to: DeliveryId, replies: Vec<Reply>) -> BoxFuture<'_, Result<(), QueueError>>;
 
-    /// Ends a delivery.
+    /// Ends a delivery. Every delivery received is settled exactly once, even when its reply was [`QueueError::Unsafe`]: until
+    /// then the adapter counts it as held.
     ///
     /// # Errors
     /// [`QueueError::Unsafe`] if the connection was lost first; the sender delivers again.
@@ -37,6 +38,12 @@ pub struct Delivery {
     pub id: DeliveryId,
     /// Who sent it, as the connection was authenticated; never what a message property claims.
     pub caller: X500Name,
+    /// The sender's platform version, if it says (PROTOCOL b.4).
+    pub platform_version: Option<i32>,
+    /// The sender's deduplication id, if it gives one (PROTOCOL c.4). For logs only: requests are told apart by transaction.
+    pub dedup_id: Option<String>,
+    /// How often the message was delivered before, as its sender counts; a hint.
+    pub prior_deliveries: u32,
     /// A serialized session message.
     pub body: Vec<u8>,
 }
@@ -46,6 +53,9 @@ pub struct Delivery {
 pub struct Reply {
     /// Deduplication id (PROTOCOL c.4): the same on every worker for the same logical message.
     pub dedup_id: String,
+    /// Facts in the clear for people who look at queues, such as transaction id, outcome and worker: names and texts, sent as
+    /// application properties. Receivers of the answer need none of them.
+    pub headers: Vec<(&'static str, String)>,
     /// A serialized session message.
     pub body: Vec<u8>,
 }
