@@ -6,3 +6,5 @@
 pub mod domain;
 // What the rules need from outside, as traits.
 pub mod ports;
+// Bytes to domain and back: session messages, payloads and replies as Corda serializes them.
+pub mod wire;
