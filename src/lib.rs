@@ -8,6 +8,8 @@ pub mod domain;
 pub mod ports;
 // Bytes to domain and back: session messages, payloads and replies as Corda serializes them.
 pub mod wire;
+// Stores: adapters of the uniqueness port.
+pub mod sql;
 // Private keys in memory and in files.
 pub mod keys;
 // Holders of the service key: adapters of the signer port.
