@@ -14,3 +14,5 @@ pub mod sql;
 pub mod keys;
 // Holders of the service key: adapters of the signer port.
 pub mod hsm;
+// Who takes part: network material, and development networks.
+pub mod network;

@@ -1,0 +1,500 @@
+//! Development networks: everything a notary and its clients need to find each other and to be believed, made in one go and
+//! thrown away afterwards. All keys are new and random. No key of a real network is handled here.
+//!
+//! ```text
+//! <dir>/                            closed to everybody else
+//!   network/                        what a worker reads, see `FileNetworkMap`
+//!     root.pem  network-parameters  historic-parameters/  node-infos/nodeInfo-{worker,alice,bob,…}
+//!     sasl-users                    one line a party: <salt>:<SHA-256 of salt and secret>, both hex, a space, its legal name
+//!   keys/
+//!     service.p8  worker.p8         the service key and the worker's own identity key, encrypted PKCS#8
+//!     passphrase                    opens both
+//!   parties/<short name>/           what a client of the party needs
+//!     name                          its legal name
+//!     identity.p8                   its identity key, PKCS#8 in the clear
+//!     sasl-secret                   its secret for the embedded AMQP endpoint; its user there is its legal name
+//!   authorities/                    {root,identity,parameters}.p8, to let the network grow: in the clear, throw-away
+//! ```
+//!
+//! The worker keeps digests of the parties' secrets only. One SHA-256 is enough for those, because they are random and long.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use core::time::Duration;
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::certificate::{Certificate, Role};
+use super::files::{HISTORIC_PARAMETERS, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS, ROOT};
+use super::issue::{Authority, IssueError, Request};
+use crate::domain::network::{NetworkParameters, NotaryInfo};
+use crate::domain::party::NameError;
+use crate::domain::{Party, PublicKey, SignatureScheme, Timestamp, X500Name};
+use crate::keys::file::{self, SecretFileError};
+use crate::keys::{PrivateKey, PrivateKeyError, random};
+use crate::wire::{
+    self, CertificatePath, HostAndPort, NetworkParametersDocument, NodeInfo, SignedNetworkParameters, SignedNodeInfo,
+};
+
+/// Parties that can be asked for: enough for every demonstration, and made in a second or two.
+pub const PARTIES_MAX: usize = 100;
+/// How long certificates are valid, in seconds: ten years, as those of Corda's development mode.
+const VALID_SECONDS: i64 = 10 * 365 * 86_400;
+/// How long before now they are valid already, in seconds: clocks of other machines may be behind.
+const VALID_BEFORE_SECONDS: i64 = 86_400;
+/// Random bytes of a secret: 128 bits cannot be guessed, and are twice as many letters in hex.
+const SECRET_LEN: usize = 16;
+/// The platform version of Corda 4.10, which the nodes claim.
+const PLATFORM_VERSION: i32 = 12;
+
+const NETWORK: &str = "network";
+const SASL_USERS: &str = "network/sasl-users";
+const SERVICE_KEY: &str = "keys/service.p8";
+const WORKER_KEY: &str = "keys/worker.p8";
+const PASSPHRASE: &str = "keys/passphrase";
+const PARTIES: &str = "parties";
+const PARTY_NAME: &str = "name";
+const PARTY_KEY: &str = "identity.p8";
+const PARTY_SECRET: &str = "sasl-secret";
+
+/// The first parties; further ones are numbered. The short name is the organisation's first word in small letters.
+const PARTY_NAMES: [(&str, &str, &str); 8] = [
+    ("Alice Corp", "Madrid", "ES"),
+    ("Bob Plc", "Rome", "IT"),
+    ("Charlie Ltd", "London", "GB"),
+    ("Dora AG", "Vienna", "AT"),
+    ("Emil GmbH", "Berlin", "DE"),
+    ("Fatima SA", "Lisbon", "PT"),
+    ("Gustav AB", "Stockholm", "SE"),
+    ("Hanako KK", "Tokyo", "JP"),
+];
+
+/// What a development network shall be like.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// How many parties, at most [`PARTIES_MAX`]: Alice Corp, Bob Plc, Charlie Ltd, …
+    pub parties: usize,
+    /// Scheme of the service key: Ed25519 or ECDSA P-256.
+    pub service_scheme: SignatureScheme,
+    /// Where the worker's node info says that it listens.
+    pub worker_address: HostAndPort,
+    /// The lowest platform version allowed. From 4 on, transactions have to name network parameters.
+    pub minimum_platform_version: i32,
+    /// The moment of making: certificates begin a day before, parameters bear it.
+    pub now: Timestamp,
+}
+
+impl Spec {
+    /// Three parties, an Ed25519 service key, and the rules of Corda 4.
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            parties: 3,
+            service_scheme: SignatureScheme::Ed25519,
+            worker_address: HostAndPort { host: "127.0.0.1".into(), port: 10_002 },
+            minimum_platform_version: 4,
+            now,
+        }
+    }
+}
+
+/// A development network on disk.
+#[derive(Clone, Debug)]
+pub struct DevelopmentNetwork {
+    dir: PathBuf,
+}
+
+/// One party with all its secrets, as a client of its uses them.
+#[derive(Debug)]
+pub struct PartyAccount {
+    /// Its directory's name, such as `alice`.
+    pub short_name: String,
+    /// Its legal name and public key.
+    pub party: Party,
+    /// Its identity key; request signatures are by this.
+    pub key: PrivateKey,
+    /// Its user at the embedded AMQP endpoint: the legal name.
+    pub sasl_user: String,
+    /// Its secret there.
+    pub sasl_secret: Secret,
+}
+
+/// Text that is wiped when dropped, and never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Zeroizing<String>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What the worker knows of a party's secret.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SaslUser {
+    /// The user: the party's legal name.
+    pub name: X500Name,
+    /// `<salt>:<digest>`, both in hex; the digest is SHA-256 of salt and secret.
+    pub secret_digest: String,
+}
+
+/// Why a development network cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum DevelopmentError {
+    /// The directory is not empty; nothing is overwritten.
+    #[error("{} is not empty", .0.display())]
+    NotEmpty(PathBuf),
+    /// More than [`PARTIES_MAX`] parties.
+    #[error("at most {PARTIES_MAX} parties can be made")]
+    TooManyParties,
+    /// The operating system refuses.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// The refusal.
+        error: io::Error,
+    },
+    /// A secret cannot be kept, or read.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    /// A key cannot be made.
+    #[error(transparent)]
+    Key(#[from] PrivateKeyError),
+    /// A certificate cannot be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// A legal name in a file is none.
+    #[error("{}: {error}", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: NameError,
+    },
+    /// A line of `sasl-users` has another form.
+    #[error("{}: line {line} is not `<salt>:<digest> <legal name>`", path.display())]
+    SaslUsers {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+}
+
+impl DevelopmentNetwork {
+    /// Makes a network in `dir`, which must be empty or not exist; its parent must exist. It appears complete or not at all.
+    ///
+    /// # Errors
+    /// [`DevelopmentError`]; then nothing is left behind.
+    pub fn create(dir: &Path, spec: &Spec) -> Result<Self, DevelopmentError> {
+        if spec.parties > PARTIES_MAX {
+            return Err(DevelopmentError::TooManyParties);
+        }
+        let fail = |path: &Path| {
+            let path = path.to_owned();
+            move |error| DevelopmentError::Io { path, error }
+        };
+        match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+            Ok(false) => return Err(DevelopmentError::NotEmpty(dir.to_owned())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(dir)(error)),
+            Ok(true) | Err(_) => {}
+        }
+        let name = dir.file_name().ok_or_else(|| fail(dir)(io::ErrorKind::InvalidInput.into()))?;
+        let mut suffix = [0; 8];
+        random(&mut suffix)?;
+        let unfinished = dir.with_file_name(format!(".{}.{}", name.display(), hex::encode(suffix)));
+        // Renaming onto an empty directory replaces it; onto one that somebody filled meanwhile, it fails.
+        let made = make(&unfinished, spec).and_then(|()| fs::rename(&unfinished, dir).map_err(fail(dir)));
+        if let Err(error) = made {
+            // What cannot be removed is at least not taken for a network: its name begins with a dot.
+            let _ = fs::remove_dir_all(&unfinished);
+            return Err(error);
+        }
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Names an existing network; files are opened when they are asked for.
+    pub fn open(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// The directory for `FileNetworkMap::load`.
+    pub fn network_dir(&self) -> PathBuf {
+        self.dir.join(NETWORK)
+    }
+
+    /// The file of the service key, for `FileKey::load`.
+    pub fn service_key_file(&self) -> PathBuf {
+        self.dir.join(SERVICE_KEY)
+    }
+
+    /// The file of the worker's own identity key, encrypted like the service key.
+    pub fn worker_key_file(&self) -> PathBuf {
+        self.dir.join(WORKER_KEY)
+    }
+
+    /// The file with the passphrase of both.
+    pub fn passphrase_file(&self) -> PathBuf {
+        self.dir.join(PASSPHRASE)
+    }
+
+    /// The passphrase of both keys.
+    ///
+    /// # Errors
+    /// [`DevelopmentError::Secret`].
+    pub fn passphrase(&self) -> Result<Zeroizing<String>, DevelopmentError> {
+        Ok(read_line(&self.passphrase_file())?)
+    }
+
+    /// The parties with all their secrets, in the order of their short names.
+    ///
+    /// # Errors
+    /// [`DevelopmentError`] if a file is missing or damaged.
+    pub fn parties(&self) -> Result<Vec<PartyAccount>, DevelopmentError> {
+        let parties = self.dir.join(PARTIES);
+        let fail = |error| DevelopmentError::Io { path: parties.clone(), error };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&parties).map_err(fail)?.take(PARTIES_MAX) {
+            names.push(entry.map_err(fail)?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        names.iter().map(|name| self.party(name)).collect()
+    }
+
+    /// One party with all its secrets, by its short name, such as `alice`.
+    ///
+    /// # Errors
+    /// [`DevelopmentError`] if there is none, or a file is missing or damaged.
+    pub fn party(&self, short_name: &str) -> Result<PartyAccount, DevelopmentError> {
+        let dir = self.dir.join(PARTIES).join(short_name);
+        let path = dir.join(PARTY_NAME);
+        let sasl_user = file::read(&path)?.trim_end().to_owned();
+        let name = X500Name::parse(&sasl_user).map_err(|error| DevelopmentError::Name { path, error })?;
+        let key = file::load_plain(&dir.join(PARTY_KEY))?;
+        let sasl_secret = Secret(read_line(&dir.join(PARTY_SECRET))?);
+        let party = Party { name, owning_key: key.public_key().clone() };
+        Ok(PartyAccount { short_name: short_name.to_owned(), party, key, sasl_user, sasl_secret })
+    }
+
+    /// What the worker knows of the parties' secrets.
+    ///
+    /// # Errors
+    /// [`DevelopmentError`] if the file is missing or damaged.
+    pub fn sasl_users(&self) -> Result<Vec<SaslUser>, DevelopmentError> {
+        read_sasl_users(&self.dir.join(SASL_USERS))
+    }
+}
+
+/// Reads a file of users and digests of their secrets.
+///
+/// # Errors
+/// [`DevelopmentError`] if the file is missing or damaged.
+pub fn read_sasl_users(path: &Path) -> Result<Vec<SaslUser>, DevelopmentError> {
+    let text = file::read(path)?;
+    let read = |(i, line): (usize, &str)| {
+        let broken = || DevelopmentError::SaslUsers { path: path.to_owned(), line: i + 1 };
+        let (secret_digest, name) = line.split_once(' ').ok_or_else(broken)?;
+        let name = X500Name::parse(name).map_err(|_| broken())?;
+        Ok(SaslUser { name, secret_digest: secret_digest.to_owned() })
+    };
+    text.lines().enumerate().map(read).collect()
+}
+
+/// A secret on one line; the line's end does not belong to it.
+fn read_line(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
+    Ok(Zeroizing::new(file::read(path)?.trim_end_matches('\n').to_owned()))
+}
+
+fn make(dir: &Path, spec: &Spec) -> Result<(), DevelopmentError> {
+    for subdir in ["", NETWORK, "keys", PARTIES, "authorities"] {
+        make_dir(&dir.join(subdir))?;
+    }
+    let validity = (spec.now.seconds() - VALID_BEFORE_SECONDS, spec.now.seconds() + VALID_SECONDS);
+    let issuers = Issuers::make(validity)?;
+    let network = dir.join(NETWORK);
+    for subdir in [NODE_INFOS, HISTORIC_PARAMETERS] {
+        make_dir(&network.join(subdir))?;
+    }
+    file::create(&network.join(ROOT), issuers.root.certificate.to_pem().as_bytes())?;
+    for (name, authority) in
+        [("root", &issuers.root), ("identity", &issuers.identity), ("parameters", &issuers.parameters)]
+    {
+        file::save_plain(&dir.join(format!("authorities/{name}.p8")), &authority.key)?;
+    }
+
+    let passphrase = Zeroizing::new(secret()?);
+    file::create(&dir.join(PASSPHRASE), format!("{}\n", *passphrase).as_bytes())?;
+    let service_key = PrivateKey::generate(spec.service_scheme)?;
+    file::save_encrypted(&dir.join(SERVICE_KEY), &service_key, &passphrase)?;
+    let worker_key = PrivateKey::generate(SignatureScheme::Ed25519)?;
+    file::save_encrypted(&dir.join(WORKER_KEY), &worker_key, &passphrase)?;
+    let service =
+        Party { name: known_name("Notary Service", "Zurich", "CH"), owning_key: service_key.public_key().clone() };
+    // Nobody serves it; it is there to move states to, as a notary change needs a second notary on the list.
+    let other_notary = Party {
+        name: known_name("Other Notary", "London", "GB"),
+        owning_key: PrivateKey::generate(SignatureScheme::Ed25519)?.public_key().clone(),
+    };
+    let worker = known_name("Notary Worker 1", "Zurich", "CH");
+    let paths = [issuers.legal_identity(&worker, worker_key.public_key())?, issuers.service_identity(&service)?];
+    let node_info = |short_name: &str| network.join(NODE_INFOS).join(format!("{NODE_INFO_PREFIX}{short_name}"));
+    let signed = sign_node_info(spec, spec.worker_address.clone(), paths.into(), &[&worker_key, &service_key]);
+    file::create(&node_info("worker"), &signed)?;
+
+    let mut sasl_users = String::new();
+    for n in 0..spec.parties {
+        let (short_name, name, scheme) = party(n);
+        let key = PrivateKey::generate(scheme)?;
+        let account = dir.join(PARTIES).join(&short_name);
+        make_dir(&account)?;
+        file::create(&account.join(PARTY_NAME), format!("{name}\n").as_bytes())?;
+        file::save_plain(&account.join(PARTY_KEY), &key)?;
+        let secret = Zeroizing::new(secret()?);
+        file::create(&account.join(PARTY_SECRET), format!("{}\n", *secret).as_bytes())?;
+        sasl_users.push_str(&format!("{} {name}\n", digest(&secret)?));
+        // Clients of a development network do not listen; a node info must name an address all the same.
+        let address = HostAndPort { host: format!("{short_name}.invalid"), port: 10_002 };
+        let path = issuers.legal_identity(&name, key.public_key())?;
+        file::create(&node_info(&short_name), &sign_node_info(spec, address, vec![path], &[&key]))?;
+    }
+    file::create(&dir.join(SASL_USERS), sasl_users.as_bytes())?;
+    file::create(&network.join(PARAMETERS), &issuers.sign_parameters(spec, [service, other_notary]))?;
+    Ok(())
+}
+
+fn make_dir(path: &Path) -> Result<(), DevelopmentError> {
+    let made = fs::DirBuilder::new().mode(0o700).create(path);
+    made.map_err(|error| DevelopmentError::Io { path: path.to_owned(), error })
+}
+
+/// A random secret of [`SECRET_LEN`] bytes, in hex.
+fn secret() -> Result<String, PrivateKeyError> {
+    let mut bytes = Zeroizing::new([0; SECRET_LEN]);
+    random(&mut *bytes)?;
+    Ok(hex::encode(*bytes))
+}
+
+/// What the worker keeps of a secret: a salt and the SHA-256 of salt and secret.
+fn digest(secret: &str) -> Result<String, PrivateKeyError> {
+    let mut salt = [0; 16];
+    random(&mut salt)?;
+    let digest = Sha256::new().chain_update(salt).chain_update(secret).finalize();
+    Ok(format!("{}:{}", hex::encode(salt), hex::encode(digest)))
+}
+
+fn known_name(organisation: &str, locality: &str, country: &str) -> X500Name {
+    X500Name::new(organisation, locality, country).expect("constant and valid")
+}
+
+/// Short name, legal name and key scheme of the party number `n`, from 0. Bob has a P-256 key, so that both schemes occur.
+fn party(n: usize) -> (String, X500Name, SignatureScheme) {
+    let scheme = if n == 1 { SignatureScheme::EcdsaSecp256r1Sha256 } else { SignatureScheme::Ed25519 };
+    match PARTY_NAMES.get(n) {
+        Some((organisation, locality, country)) => {
+            let first = organisation.split(' ').next().unwrap_or(organisation);
+            (first.to_lowercase(), known_name(organisation, locality, country), scheme)
+        }
+        None => {
+            let organisation = format!("Party {:03} Ltd", n + 1);
+            (format!("party-{:03}", n + 1), known_name(&organisation, "Oslo", "NO"), scheme)
+        }
+    }
+}
+
+/// The network's authorities.
+struct Issuers {
+    validity: (i64, i64),
+    root: Authority,
+    identity: Authority,
+    parameters: Authority,
+}
+
+impl Issuers {
+    fn make(validity: (i64, i64)) -> Result<Self, DevelopmentError> {
+        let name = |common_name: &str| X500Name {
+            common_name: Some(common_name.to_owned()),
+            ..known_name("Development Network", "Zurich", "CH")
+        };
+        // Corda's own authorities have P-256 keys.
+        let key = || PrivateKey::generate(SignatureScheme::EcdsaSecp256r1Sha256);
+        let root = Authority::root(&name("Root CA"), key()?, validity)?;
+        let below = |common_name: &str, role| {
+            let key = key()?;
+            let (subject, public_key) = (&name(common_name), &key.public_key().clone());
+            Ok::<_, DevelopmentError>(
+                root.authority(&Request { subject, public_key, role: Some(role), validity }, key)?,
+            )
+        };
+        let identity = below("Identity CA", Role::IdentityCa)?;
+        let parameters = below("Network Parameters", Role::NetworkParameters)?;
+        Ok(Self { validity, root, identity, parameters })
+    }
+
+    /// Root, identity CA, node CA, legal identity.
+    fn legal_identity(&self, name: &X500Name, key: &PublicKey) -> Result<CertificatePath, DevelopmentError> {
+        let node_ca_key = PrivateKey::generate(SignatureScheme::EcdsaSecp256r1Sha256)?;
+        let node_ca_public_key = node_ca_key.public_key().clone();
+        let request =
+            |public_key, role| Request { subject: name, public_key, role: Some(role), validity: self.validity };
+        // Nobody else will be certified by the node CA: its key is dropped at the end of this function.
+        let node_ca = self.identity.authority(&request(&node_ca_public_key, Role::NodeCa), node_ca_key)?;
+        let identity = node_ca.issue(&request(key, Role::LegalIdentity))?;
+        Ok(certificate_path(&[&self.root.certificate, &self.identity.certificate, &node_ca.certificate, &identity]))
+    }
+
+    /// Root, identity CA, service identity: no node CA, because several nodes share it.
+    fn service_identity(&self, party: &Party) -> Result<CertificatePath, DevelopmentError> {
+        let Party { name: subject, owning_key: public_key } = party;
+        let role = Some(Role::ServiceIdentity);
+        let identity = self.identity.issue(&Request { subject, public_key, role, validity: self.validity })?;
+        Ok(certificate_path(&[&self.root.certificate, &self.identity.certificate, &identity]))
+    }
+
+    fn sign_parameters<const N: usize>(&self, spec: &Spec, notaries: [Party; N]) -> Vec<u8> {
+        let parameters = NetworkParameters {
+            epoch: 1,
+            minimum_platform_version: spec.minimum_platform_version,
+            notaries: notaries.map(|identity| NotaryInfo { identity, validating: false }).into(),
+            // Corda's defaults.
+            max_message_size: 10_485_760,
+            max_transaction_size: 524_288_000,
+            modified_time: spec.now,
+        };
+        let event_horizon = Some(Duration::from_secs(30 * 86_400));
+        let (package_ownership, contract_whitelist) = (Vec::new(), Vec::new());
+        let document = NetworkParametersDocument { parameters, event_horizon, package_ownership, contract_whitelist };
+        let raw = wire::encode_network_parameters(&document);
+        wire::encode_signed_network_parameters(&SignedNetworkParameters {
+            signature: self.parameters.key.sign(&raw),
+            certificate: self.parameters.certificate.as_der().to_vec(),
+            parent_certificates: vec![self.root.certificate.as_der().to_vec()],
+            raw,
+        })
+    }
+}
+
+fn certificate_path(certificates: &[&Certificate]) -> CertificatePath {
+    CertificatePath(certificates.iter().map(|certificate| certificate.as_der().to_vec()).collect())
+}
+
+fn sign_node_info(
+    spec: &Spec,
+    address: HostAndPort,
+    identities: Vec<CertificatePath>,
+    keys: &[&PrivateKey],
+) -> Vec<u8> {
+    let info = NodeInfo {
+        addresses: vec![address],
+        identities,
+        platform_version: PLATFORM_VERSION,
+        // As Corda: the time of making, in milliseconds.
+        serial: spec.now.as_millis(),
+    };
+    let raw = wire::encode_node_info(&info);
+    let signatures = keys.iter().map(|key| key.sign(&raw)).collect();
+    wire::encode_signed_node_info(&SignedNodeInfo { raw, signatures })
+}

@@ -1,0 +1,20 @@
+//! Who takes part, and who says so: certificates, node infos, network parameters (PROTOCOL i).
+//!
+//! `FileNetworkMap` is the adapter of the `NetworkMap` port; `development` makes a whole network to throw away. Nothing from
+//! here reaches the rules unless it was verified up to the trust root.
+
+pub mod certificate;
+pub mod development;
+mod files;
+mod issue;
+mod material;
+mod path;
+
+pub use certificate::{Certificate, CertificateError, Role};
+pub use files::{
+    FileError, FileNetworkMap, FileProblem, HISTORIC_PARAMETERS, LoadError, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS,
+    ROOT,
+};
+pub use issue::IssueError;
+pub use material::{IDENTITIES_MAX, Identity, MaterialError, Node, verify_node_info, verify_parameters};
+pub use path::{PATH_LEN_MAX, PathError, verify_path};
