@@ -6,6 +6,8 @@
 pub mod domain;
 // What the rules need from outside, as traits.
 pub mod ports;
+// Brokers, from which requests come: adapters of the request queue port.
+pub mod broker;
 // Bytes to domain and back: session messages, payloads and replies as Corda serializes them.
 pub mod wire;
 // Stores: adapters of the uniqueness port.
