@@ -10,6 +10,8 @@ pub mod ports;
 pub mod broker;
 // Bytes to domain and back: session messages, payloads and replies as Corda serializes them.
 pub mod wire;
+// The three stages of a request as pure machines.
+pub mod stages;
 // Stores: adapters of the uniqueness port.
 pub mod sql;
 // Private keys in memory and in files.
