@@ -12,6 +12,8 @@ pub mod broker;
 pub mod wire;
 // The three stages of a request as pure machines.
 pub mod stages;
+// The stages as bounded actix actors.
+pub mod actors;
 // Stores: adapters of the uniqueness port.
 pub mod sql;
 // Private keys in memory and in files.
@@ -20,3 +22,13 @@ pub mod keys;
 pub mod hsm;
 // Who takes part: network material, and development networks.
 pub mod network;
+// Figures and logs.
+pub mod observe;
+// Every setting: defaults, units, bounds; the only reader of files and environment.
+pub mod config;
+// The only place where ports meet adapters.
+pub mod worker;
+// The other side: Corda-style clients for the demo, the benchmarks and the tests.
+pub mod client;
+// The verbs of the command line.
+pub mod commands;

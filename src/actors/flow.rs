@@ -1,0 +1,138 @@
+//! The flow actor: owns deliveries from arrival to settlement.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message};
+use tokio::runtime::Handle;
+
+use super::mailbox::{Completions, Slot};
+use super::pipeline::Stages;
+use crate::observe;
+use crate::ports::request_queue::{Delivery, DeliveryId};
+use crate::ports::{NetworkMap, RequestQueue};
+use crate::stages::flow::{Effect, Event, Flow};
+use crate::stages::session::{self, Inspection, Notary};
+
+/// A delivery to see through. `slot` is its place in the worker, held until the delivery is settled.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Deliver {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// Its place.
+    pub slot: Slot,
+}
+
+impl Message for Event {
+    type Result = ();
+}
+
+/// What a flow actor works with.
+#[derive(Clone)]
+pub struct FlowPorts {
+    /// Whom we are.
+    pub notary: Arc<Notary>,
+    /// Where requests come from and answers go.
+    pub queue: Arc<dyn RequestQueue>,
+    /// Who takes part.
+    pub network_map: Arc<dyn NetworkMap>,
+    /// The stages behind this one.
+    pub stages: Stages,
+    /// Runs I/O and, on its blocking threads, CPU work.
+    pub runtime: Handle,
+}
+
+/// A delivery's place and what is told of it when it ends.
+struct Open {
+    slot: Slot,
+    since: Instant,
+    answer: Option<observe::metrics::Answered>,
+}
+
+/// The actor.
+pub struct FlowActor {
+    machine: Flow,
+    ports: FlowPorts,
+    open: HashMap<DeliveryId, Open>,
+}
+
+impl FlowActor {
+    /// An actor without deliveries.
+    pub fn new(ports: FlowPorts) -> Self {
+        Self { machine: Flow::default(), ports, open: HashMap::new() }
+    }
+
+    fn step(&mut self, event: Event, ctx: &mut Context<Self>) {
+        let Some(effect) = self.machine.handle(event) else { return };
+        let done = Completions::of(ctx.address());
+        let ports = self.ports.clone();
+        match effect {
+            Effect::Inspect(delivery) => {
+                // One message may cost many signature verifications and Merkle trees: never on the arbiter.
+                self.ports.runtime.spawn_blocking(move || {
+                    let id = delivery.id;
+                    let inspection =
+                        session::inspect(&ports.notary, &ports.network_map.view(), &delivery.caller, &delivery.body);
+                    if let Inspection::Unreadable { reason } = &inspection {
+                        tracing::warn!(caller = %delivery.caller, reason = %observe::logs::clean(reason), "message refused");
+                    }
+                    done.report(Event::Inspected(id, inspection));
+                });
+            }
+            Effect::Commit(id, request) => {
+                self.ports.runtime.spawn(async move {
+                    done.report(Event::Decided(id, ports.stages.commit(request).await));
+                });
+            }
+            Effect::Sign(id, tx) => {
+                self.ports.runtime.spawn(async move {
+                    done.report(Event::Signed(id, ports.stages.sign(tx).await));
+                });
+            }
+            Effect::Reply(id, answer) => {
+                if let Some(open) = self.open.get_mut(&id) {
+                    open.answer = Some(observe::metrics::Answered::of(&answer));
+                }
+                self.ports.runtime.spawn(async move {
+                    let replies = session::encode(&ports.notary, &answer);
+                    let safe = ports.queue.reply(id, replies).await;
+                    done.report(Event::Replied(id, safe));
+                });
+            }
+            Effect::Settle(id, settlement) => {
+                let Some(open) = self.open.remove(&id) else { return };
+                self.ports.runtime.spawn(async move {
+                    observe::metrics::settled(open.answer.as_ref(), &settlement, open.since.elapsed());
+                    if let Err(error) = ports.queue.settle(id, settlement).await {
+                        // The sender delivers again and gets the same answer.
+                        tracing::debug!(delivery = id.0, %error, "not settled");
+                    }
+                    drop(open.slot); // Not earlier: only now does the delivery weigh on nobody.
+                });
+            }
+        }
+    }
+}
+
+impl Actor for FlowActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Deliver> for FlowActor {
+    type Result = ();
+
+    fn handle(&mut self, Deliver { delivery, slot }: Deliver, ctx: &mut Self::Context) {
+        self.open.insert(delivery.id, Open { slot, since: Instant::now(), answer: None });
+        self.step(Event::Delivered(delivery), ctx);
+    }
+}
+
+impl Handler<Event> for FlowActor {
+    type Result = ();
+
+    fn handle(&mut self, event: Event, ctx: &mut Self::Context) {
+        self.step(event, ctx);
+    }
+}

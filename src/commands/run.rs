@@ -1,0 +1,40 @@
+//! `notary run`.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{ConfigSource, Exit, Failure};
+use crate::worker::{self, Worker};
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    source: ConfigSource,
+}
+
+pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
+    let settings = arguments.source.load()?.settings;
+    worker::init_logs(&settings)?;
+    let runtime = worker::runtime(settings.worker.threads).map_err(Failure::unavailable)?;
+    let drain = Duration::from_millis(settings.worker.drain_ms_max);
+    runtime.block_on(async {
+        // Before the worker starts, so that a signal at any later moment drains it.
+        let mut terminate = signal(SignalKind::terminate()).map_err(Failure::unavailable)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::unavailable)?;
+        let worker = Worker::start(&settings, runtime.handle()).await.map_err(Failure::unavailable)?;
+        println!("serving {} at amqp://{}", settings.service.name, worker.amqp_address());
+        println!("figures at http://{}/metrics", worker.http_address());
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        println!("draining");
+        match worker.stop(drain).await {
+            true => println!("stopped"),
+            false => println!("stopped; requests not finished within {} ms stay with their senders", drain.as_millis()),
+        }
+        Ok(Exit::Done)
+    })
+}

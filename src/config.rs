@@ -1,0 +1,462 @@
+//! Every setting: its default, unit, bounds and reason. The only reader of configuration files and of the environment.
+//!
+//! Layers, later ones win: defaults < file (TOML) < environment (`NOTARY__FLOW__SLOTS=64`) < `--set flow.slots=64`. Unknown keys
+//! are faults, with a suggestion; so are duplicate ones, which TOML itself refuses. All faults are reported at once, and nothing
+//! connects before there are none. Relative paths start at the configuration file's folder.
+
+mod secret;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use config::{Config, ConfigError, Environment, File, FileFormat};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+pub use secret::{SecretError, SecretRef};
+
+/// What the environment's variables begin with.
+const ENVIRONMENT_PREFIX: &str = "NOTARY";
+
+/// One line of the configuration reference.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// `section.key`.
+    pub key: &'static str,
+    /// As it would stand in the file.
+    pub default: String,
+    /// Allowed values, where bounded.
+    pub bounds: Option<String>,
+    /// What it means, and why this default.
+    pub doc: String,
+}
+
+/// Declares sections once; everything else about them (structures, defaults, bounds, the reference) follows from that.
+macro_rules! sections {
+    ($($(#[doc = $section_doc:literal])+ $section:ident: $Section:ident {
+        $($(#[doc = $doc:literal])+ $field:ident: $Type:ty = $default:expr $(, $min:literal..=$max:literal)?;)+
+    })+) => {
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Clone, PartialEq, Debug)]
+            pub struct $Section {
+                $($(#[doc = $doc])+ pub $field: $Type,)+
+            }
+        )+
+
+        /// All settings, by section.
+        #[derive(Clone, PartialEq, Debug)]
+        pub struct Settings {
+            $($(#[doc = $section_doc])+ pub $section: $Section,)+
+        }
+
+        impl Settings {
+            /// The sections with their meaning, in order.
+            pub fn sections() -> Vec<(&'static str, String)> {
+                vec![$((stringify!($section), sentence(&[$($section_doc),+])),)+]
+            }
+
+            /// Every setting, in order.
+            pub fn reference() -> Vec<Reference> {
+                vec![$($(Reference {
+                    key: concat!(stringify!($section), ".", stringify!($field)),
+                    default: <$Type as Setting>::show(&<$Type>::from($default)),
+                    bounds: [$(format!("{}..={}", $min, $max),)?].into_iter().next(),
+                    doc: sentence(&[$($doc),+]),
+                },)+)+]
+            }
+
+            fn read(source: &Config, faults: &mut Vec<Fault>) -> Self {
+                Self { $($section: $Section { $($field: {
+                    let key = concat!(stringify!($section), ".", stringify!($field));
+                    let value: $Type = read(source, key, <$Type>::from($default), faults);
+                    $(if !($min..=$max).contains(&value) {
+                        faults.push(Fault { key: key.into(), problem: format!("{value} is outside {}..={}", $min, $max) });
+                    })?
+                    value
+                },)+ },)+ }
+            }
+
+            /// Every setting's value in force, as it would stand in a file. Secrets are references, so nothing here is secret.
+            pub fn values(&self) -> Vec<(&'static str, String)> {
+                vec![$($((
+                    concat!(stringify!($section), ".", stringify!($field)),
+                    self.$section.$field.show(),
+                ),)+)+]
+            }
+        }
+    };
+}
+
+sections! {
+    /// This worker's place in the service.
+    worker: Worker {
+        /// The worker's own legal name, unique in the pool; logged and recorded with every decision.
+        name: String = "O=Notary Worker 1, L=Zurich, C=CH";
+        /// The platform version that confirms and signatures state; part of the signed bytes. 12 is Corda 4.10.
+        platform_version: u16 = 12u16, 4..=9999;
+        /// Threads for I/O and for CPU work each; 0 takes one per core.
+        threads: usize = 0usize, 0..=256;
+        /// How long a stopping worker lets accepted requests finish, in milliseconds, before they go back to their senders.
+        drain_ms_max: u64 = 8000u64, 0..=600_000;
+    }
+    /// The service that all workers of the pool share.
+    service: Service {
+        /// The service's legal name; the network parameters must list it with the signing key, as a non-validating notary.
+        name: String = "O=Notary Service, L=Zurich, C=CH";
+        /// Inputs plus references of one transaction must stay below this. 10000 is Corda's figure; clients know it.
+        states_limit: usize = 10_000usize, 1..=1_000_000;
+    }
+    /// Who takes part in the network.
+    network: Network {
+        /// Folder with `root.pem`, `network-parameters` and `node-infos/`; all is verified up to the root.
+        dir: PathBuf = "network";
+    }
+    /// Where requests come from and answers go.
+    broker: Broker {
+        /// Which broker: `embedded` is the worker's own AMQP 1.0 endpoint.
+        kind: BrokerKind = BrokerKind::Embedded;
+        /// Where the embedded endpoint listens; loopback only, as it has no TLS yet.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 10_002));
+        /// Who may connect to the embedded endpoint: legal names with digests of their secrets.
+        users: PathBuf = "network/sasl-users";
+        /// Deliveries that one sending link may have open here. Small, so that most waiting requests stay with their senders.
+        link_credit: u32 = 128u32, 1..=4096;
+        /// Connections in all; further ones are refused.
+        connections_max: usize = 256usize, 1..=65_536;
+        /// How long an answer may wait for its receiver, in milliseconds, before the request is given back. Corda clients retry
+        /// after 30 s.
+        reply_hold_ms: u64 = 30_000u64, 100..=600_000;
+    }
+    /// Bounds on what is decoded.
+    limits: WireLimits {
+        /// Largest message in bytes, before and after decompression. 10 MiB is Corda's default for `maxMessageSize`; the most is what the endpoint lets one party hold.
+        message_bytes_max: usize = 10_485_760usize, 65_536..=66_000_000;
+    }
+    /// The first stage: decode, check, reply.
+    flow: FlowStage {
+        /// Deliveries in the worker at once; the bound behind every other one. A full worker takes no more from the broker.
+        slots: usize = 1024usize, 1..=65_536;
+    }
+    /// The second stage: decide and commit.
+    uniqueness: UniquenessStage {
+        /// Requests in the stage at once.
+        slots: usize = 1024usize, 1..=65_536;
+        /// Most requests of one batch. Gains flatten beyond a few hundred, and a batch is committed or repeated as a whole.
+        batch_requests_max: usize = 500usize, 1..=10_000;
+        /// Most states of one batch, inputs and references; a larger request travels alone.
+        batch_states_max: usize = 10_000usize, 1..=1_000_000;
+        /// Commits in flight at once. The embedded store has one writer, so more than 2 gains nothing there.
+        commits_in_flight_max: usize = 1usize, 1..=64;
+        /// How often a batch is tried before its requests are given back.
+        attempts_max: u32 = 5u32, 1..=100;
+        /// Pause after the first failure, in milliseconds; doubles.
+        retry_base_ms: u64 = 20u64, 1..=60_000;
+        /// Longest pause, in milliseconds.
+        retry_cap_ms: u64 = 2000u64, 1..=600_000;
+    }
+    /// Where decisions are kept.
+    store: Store {
+        /// Which store: `embedded` is a durable file of this worker alone.
+        kind: StoreKind = StoreKind::Embedded;
+        /// The embedded store's file. One process opens it at a time.
+        path: PathBuf = "data/notary.store";
+        /// Memory the embedded store may use for its cache, in bytes.
+        cache_bytes_max: usize = 33_554_432usize, 1_048_576usize..=68_719_476_736usize;
+    }
+    /// The third stage: sign what is committed.
+    signing: SigningStage {
+        /// Which keeper of the service key: `file` is an encrypted PKCS#8 file.
+        kind: SignerKind = SignerKind::File;
+        /// The key file (PEM, encrypted PKCS#8, Ed25519 or ECDSA P-256).
+        key: PathBuf = "keys/service.p8";
+        /// The key file's passphrase, by reference: `file:PATH` or `env:NAME`.
+        passphrase: SecretRef = "file:keys/passphrase";
+        /// Transactions in the stage at once.
+        slots: usize = 1024usize, 1..=65_536;
+        /// Most transactions under one signature; 1 signs each alone. With a file key a signature costs less than its Merkle
+        /// proof, so each is signed alone by default.
+        batch_transactions_max: usize = 1usize, 1..=10_000;
+        /// Signatures in the making at once.
+        signatures_in_flight_max: usize = 4usize, 1..=256;
+        /// How often a signature is tried before the request is given back.
+        attempts_max: u32 = 5u32, 1..=100;
+        /// Pause after the first failure, in milliseconds; doubles.
+        retry_base_ms: u64 = 20u64, 1..=60_000;
+        /// Longest pause, in milliseconds.
+        retry_cap_ms: u64 = 2000u64, 1..=600_000;
+    }
+    /// What operators see.
+    observe: Observe {
+        /// Where figures are served over HTTP (`/metrics`); loopback only.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 10_080));
+        /// What is logged: `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,notary_worker::actors=debug`.
+        log: String = "info";
+        /// How: `text` or `json`.
+        log_format: LogFormat = LogFormat::Text;
+    }
+}
+
+/// Which broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BrokerKind {
+    /// The worker's own AMQP 1.0 endpoint.
+    Embedded,
+}
+
+/// Which store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// A durable file of this worker alone.
+    Embedded,
+}
+
+/// Which keeper of the service key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignerKind {
+    /// An encrypted PKCS#8 file.
+    File,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A type a setting can have.
+trait Setting: DeserializeOwned {
+    /// As it stands in a file.
+    fn show(&self) -> String;
+}
+
+macro_rules! setting {
+    ($show:expr; $($Type:ty),+) => { $(impl Setting for $Type {
+        fn show(&self) -> String { let show: fn(&$Type) -> String = $show; show(self) }
+    })+ };
+}
+setting!(|number| number.to_string(); usize, u64, u32, u16);
+setting!(|text| format!("{text:?}"); String);
+setting!(|address| format!("{:?}", address.to_string()); SocketAddr);
+setting!(|path| format!("{:?}", path.display().to_string()); PathBuf);
+setting!(|secret| format!("{:?}", secret.reference()); SecretRef);
+setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, StoreKind, SignerKind, LogFormat);
+
+/// One thing wrong with the configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The path to the key, or the file.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub problem: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.problem)
+    }
+}
+
+/// Everything wrong with the configuration, a line each.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Faults(pub Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// The settings in force, and which layer set each.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings; relative paths are resolved.
+    pub settings: Settings,
+    origins: BTreeMap<String, String>,
+}
+
+impl Loaded {
+    /// Which layer set `key`.
+    pub fn origin(&self, key: &str) -> &str {
+        self.origins.get(key).map_or("default", String::as_str)
+    }
+}
+
+/// Loads the settings: `file` if given, then the environment, then `overrides` (`key=value` each).
+///
+/// # Errors
+/// [`Faults`]: all of them.
+pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Loaded, Faults> {
+    load_from(file, std::env::vars().collect(), overrides)
+}
+
+fn load_from(
+    file: Option<&Path>,
+    environment: std::collections::HashMap<String, String>,
+    overrides: &[String],
+) -> Result<Loaded, Faults> {
+    let mut faults = Vec::new();
+    let mut layers: Vec<(String, Config)> = Vec::new();
+    let mut layer = |origin: String, built: Result<Config, ConfigError>, faults: &mut Vec<Fault>| match built {
+        Ok(config) => layers.push((origin, config)),
+        Err(error) => faults.push(Fault { key: origin, problem: error.to_string() }),
+    };
+
+    if let Some(path) = file {
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let source = File::from_str(&text, FileFormat::Toml);
+                layer(format!("file {}", path.display()), Config::builder().add_source(source).build(), &mut faults);
+            }
+            Err(error) => faults.push(Fault { key: format!("file {}", path.display()), problem: error.to_string() }),
+        }
+    }
+    let variables = environment.into_iter().filter(|(name, _)| name.starts_with("NOTARY__")).collect();
+    let source =
+        Environment::with_prefix(ENVIRONMENT_PREFIX).prefix_separator("__").separator("__").source(Some(variables));
+    layer("environment".into(), Config::builder().add_source(source).build(), &mut faults);
+    for entry in overrides {
+        match entry.split_once('=') {
+            Some((key, value)) => {
+                let built =
+                    Config::builder().set_override(key.trim(), value.trim()).and_then(|builder| builder.build());
+                layer("--set".into(), built, &mut faults);
+            }
+            None => faults.push(Fault { key: format!("--set {entry}"), problem: "give it as KEY=VALUE".into() }),
+        }
+    }
+
+    let known: Vec<&str> = Settings::reference().iter().map(|setting| setting.key).collect();
+    let mut origins = BTreeMap::new();
+    let mut all = Config::builder();
+    for (origin, config) in layers {
+        for key in leaves(&config) {
+            match known.iter().find(|known| **known == key) {
+                Some(_) => drop(origins.insert(key, origin.clone())),
+                None => faults.push(unknown(key, &origin, &known)),
+            }
+        }
+        all = all.add_source(config);
+    }
+    let mut settings = match all.build() {
+        Ok(config) => Settings::read(&config, &mut faults),
+        Err(error) => {
+            faults.push(Fault { key: "configuration".into(), problem: error.to_string() });
+            return Err(Faults(faults));
+        }
+    };
+    validate(&settings, &mut faults);
+    if !faults.is_empty() {
+        return Err(Faults(faults));
+    }
+    settings.resolve(file.and_then(Path::parent).unwrap_or(Path::new("")));
+    Ok(Loaded { settings, origins })
+}
+
+impl Settings {
+    /// The defaults, with relative paths as they are.
+    pub fn defaults() -> Self {
+        let mut faults = Vec::new();
+        let settings = Self::read(&Config::default(), &mut faults);
+        debug_assert!(faults.is_empty(), "the defaults are within their own bounds: {faults:?}");
+        settings
+    }
+
+    /// Makes relative paths start at `folder`.
+    fn resolve(&mut self, folder: &Path) {
+        for path in [&mut self.network.dir, &mut self.broker.users, &mut self.store.path, &mut self.signing.key] {
+            *path = folder.join(&path);
+        }
+        self.signing.passphrase.resolve(folder);
+    }
+}
+
+/// What no single bound can say.
+fn validate(settings: &Settings, faults: &mut Vec<Fault>) {
+    let mut fault = |key: &str, problem: &str| faults.push(Fault { key: key.into(), problem: problem.into() });
+    for (key, address) in [("broker.listen", settings.broker.listen), ("observe.listen", settings.observe.listen)] {
+        if !address.ip().is_loopback() {
+            fault(key, &format!("{address} is not a loopback address, and this listener has no TLS"));
+        }
+    }
+    for (key, name) in [("worker.name", &settings.worker.name), ("service.name", &settings.service.name)] {
+        if let Err(error) = crate::domain::X500Name::parse(name) {
+            fault(key, &format!("{name:?} is no legal name: {error}"));
+        }
+    }
+}
+
+fn read<T: Setting>(source: &Config, key: &str, default: T, faults: &mut Vec<Fault>) -> T {
+    match source.get::<T>(key) {
+        Ok(value) => value,
+        Err(ConfigError::NotFound(_)) => default,
+        Err(error) => {
+            faults.push(Fault { key: key.into(), problem: error.to_string() });
+            default
+        }
+    }
+}
+
+/// The full keys of all values in a layer.
+fn leaves(config: &Config) -> Vec<String> {
+    fn walk(prefix: &str, value: &config::Value, out: &mut Vec<String>) {
+        match &value.kind {
+            config::ValueKind::Table(table) => {
+                for (key, value) in table {
+                    let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                    walk(&path, value, out);
+                }
+            }
+            _ => out.push(prefix.to_owned()),
+        }
+    }
+    let mut out = Vec::new();
+    walk("", &config.cache, &mut out);
+    out.sort();
+    out
+}
+
+fn unknown(key: String, origin: &str, known: &[&str]) -> Fault {
+    let nearest = known.iter().min_by_key(|candidate| distance(&key, candidate));
+    let suggestion = match nearest {
+        Some(nearest) if distance(&key, nearest) <= key.len() / 3 + 1 => format!("; did you mean {nearest}?"),
+        _ => String::new(),
+    };
+    Fault { key, problem: format!("no such setting (from {origin}){suggestion}") }
+}
+
+/// Levenshtein distance: for suggestions only.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Doc lines as one text.
+fn sentence(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests;

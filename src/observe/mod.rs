@@ -1,0 +1,5 @@
+//! What an operator sees: figures and logs. Everyone may report here; nothing here decides anything.
+
+pub mod http;
+pub mod logs;
+pub mod metrics;
