@@ -151,6 +151,7 @@ impl CommitTimer<'_> {
             }
             Err(error) => {
                 let kind = match error {
+                    CommitError::Refused(_) => "refused",
                     CommitError::Unavailable(_) => "unavailable",
                     CommitError::OutcomeUnknown(_) => "outcome_unknown",
                 };

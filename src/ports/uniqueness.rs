@@ -20,6 +20,10 @@ pub trait UniquenessProvider: Send + Sync {
 /// Why a batch has no verdicts, by what the caller must do next.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CommitError {
+    /// Nothing was written, because of this batch and not of the store's state: some request in it cannot be digested. Repeat it in
+    /// parts, so that it costs its neighbours nothing.
+    #[error("the store refuses the batch: {0}")]
+    Refused(String),
     /// Nothing was written. Repeat later, or give the requests back.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),

@@ -1,8 +1,8 @@
 //! The uniqueness stage: gathers requests into batches and has them committed.
 //!
-//! A lone request is committed at once; a batch forms only while commits are in flight, so nobody ever waits for a timer. When
-//! a batch keeps failing it is halved, so that one request the store cannot digest does not hold up its neighbours. An unknown
-//! outcome is repeated as it was: a repeat of what was committed gets the same verdict.
+//! A lone request is committed at once; a batch forms only while commits are in flight, so nobody ever waits for a timer. A
+//! batch that the store refuses is halved, so that one request it cannot digest does not hold up its neighbours. What fails for
+//! want of the store is repeated as it was, an unknown outcome too: a repeat of what was committed gets the same verdict.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -121,12 +121,13 @@ impl Uniqueness {
             }
             Err(error) => error,
         };
-        if batch.attempts < self.limits.attempts_max {
+        let (refused, several) = (matches!(error, CommitError::Refused(_)), batch.members.len() > 1);
+        if batch.attempts < self.limits.attempts_max && !(refused && several) {
             effects.push(Effect::Pause(id, self.limits.backoff.pause_ms(batch.attempts)));
             self.open.insert(id, batch);
-        } else if batch.members.len() > 1 {
+        } else if refused && several {
             let second = batch.members.split_off(batch.members.len() / 2);
-            // Halves get their last attempt at once: the batch has had its pauses.
+            // One attempt for each half, at once: what is refused again is halved again.
             let attempts = self.limits.attempts_max - 1;
             self.halves.push_back(Batch { members: batch.members, attempts });
             self.halves.push_back(Batch { members: second, attempts });
@@ -218,6 +219,10 @@ mod tests {
 
     fn unavailable() -> Result<Vec<Verdict>, CommitError> {
         Err(CommitError::Unavailable("down".into()))
+    }
+
+    fn refused() -> Result<Vec<Verdict>, CommitError> {
+        Err(CommitError::Refused("not like this".into()))
     }
 
     fn answers(effects: Vec<Effect>) -> BTreeMap<u64, Result<Verdict, GaveUp>> {
@@ -347,7 +352,7 @@ mod tests {
                         commits += 1;
                         let bad = requests.iter().any(|request| request.tx_id == tx(poison));
                         let found = requests.iter().map(|request| CommittedTx::after_durable_commit(request.tx_id));
-                        let result = if bad { unavailable() } else { Ok(found.map(Verdict::Committed).collect()) };
+                        let result = if bad { refused() } else { Ok(found.map(Verdict::Committed).collect()) };
                         queue.extend(machine.handle(Event::Committed(id, result)));
                     }
                     Effect::Pause(id, _) => queue.extend(machine.handle(Event::PauseOver(id))),
@@ -359,8 +364,8 @@ mod tests {
             for (ticket, verdict) in answered {
                 assert_eq!(verdict.is_err(), ticket == u64::from(poison), "{ticket} with {poison}: {verdict:?}");
             }
-            // The whole batch three times, then a good and a bad half at each of three levels.
-            assert_eq!(commits, 3 + 2 * 3);
+            // The whole batch, then a good and a bad half at each of three levels.
+            assert_eq!(commits, 1 + 2 * 3);
             assert_eq!(machine.waiting(), 0);
         }
     }
@@ -373,7 +378,7 @@ mod tests {
         let (batch, _) = commit(&machine.handle(Event::Committed(first, Ok(verdicts([1])))));
         assert!(ask(&mut machine, 5).is_empty());
 
-        let (half, members) = commit(&machine.handle(Event::Committed(batch, unknown())));
+        let (half, members) = commit(&machine.handle(Event::Committed(batch, refused())));
         assert_eq!((members, machine.waiting()), (txs([2]), 4));
         let (half, members) = commit(&machine.handle(Event::Committed(half, Ok(verdicts([2])))));
         assert_eq!(members, txs([3, 4]));
@@ -428,7 +433,8 @@ mod tests {
                         let id = *in_flight.keys().nth(usize::from(which) % in_flight.len()).expect("in range");
                         let members = in_flight.remove(&id).expect("it is in flight");
                         if i < choices.len() && which % 3 != 0 {
-                            Event::Committed(id, if which % 3 == 1 { unknown() } else { unavailable() })
+                            let failures = [unknown, unavailable, refused];
+                            Event::Committed(id, failures[usize::from(which / 3) % 3]())
                         } else {
                             committed_ok.extend(&members);
                             let found = members.into_iter().map(CommittedTx::after_durable_commit);

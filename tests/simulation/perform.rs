@@ -217,7 +217,7 @@ impl World {
         } else if self.scenario.store_outages.iter().any(|outage| outage.lasts(self.now_ms)) {
             ("store: out of order", if self.rng.chance(500) { unavailable() } else { unknown() })
         } else if self.has_indigestible(requests) {
-            ("store: indigestible batch", if self.rng.chance(500) { unavailable() } else { unknown() })
+            ("store: indigestible batch", Err(CommitError::Refused("simulated".into())))
         } else if self.rng.chance(faults.store_unavailable) {
             ("store: unavailable", unavailable())
         } else if self.rng.chance(faults.store_unknown_lost) {
@@ -413,6 +413,9 @@ fn describe(task: &Task) -> (&'static str, u64) {
         Task::Uniqueness(uniqueness::Event::Committed(batch, Ok(_))) => ("commit answered", batch.0),
         Task::Uniqueness(uniqueness::Event::Committed(batch, Err(CommitError::Unavailable(_)))) => {
             ("commit unavailable", batch.0)
+        }
+        Task::Uniqueness(uniqueness::Event::Committed(batch, Err(CommitError::Refused(_)))) => {
+            ("commit refused", batch.0)
         }
         Task::Uniqueness(uniqueness::Event::Committed(batch, Err(_))) => ("commit unknown", batch.0),
         Task::Uniqueness(uniqueness::Event::PauseOver(batch)) => ("commit pause over", batch.0),

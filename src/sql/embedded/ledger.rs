@@ -87,7 +87,8 @@ impl<M: Medium> Ledger<M> {
             if let Failure::Engine(_) = failure {
                 self.forget();
             }
-            unavailable(&failure)
+            // Reading may have met a damaged page that only one of the requests needs.
+            CommitError::Refused(failure.to_string())
         });
         let Prepared { transaction, decisions, totals } = prepared?;
         // From here on nobody knows, unless the engine says that it is durable.

@@ -207,7 +207,10 @@ fn a_full_disk_fails_cleanly_and_heals() {
     for _ in 0..3 {
         let (now, batch) = &history[told.len()];
         let error = ledger.commit(batch, *now).expect_err("the disk is still full");
-        assert!(matches!(error, CommitError::Unavailable(_) | CommitError::OutcomeUnknown(_)), "{error}");
+        assert!(
+            matches!(error, CommitError::Unavailable(_) | CommitError::Refused(_) | CommitError::OutcomeUnknown(_)),
+            "{error}"
+        );
     }
 
     disk.set_fault(Fault::None); // Somebody made room.
@@ -243,7 +246,9 @@ fn a_failed_sync_leaves_the_outcome_unknown_and_the_repeat_decides() {
                 break;
             }
             Err(CommitError::OutcomeUnknown(_)) => unknown += 1,
-            Err(CommitError::Unavailable(_)) => assert!(matches!(again[..], [Verdict::Rejected(_)]), "it was written"),
+            Err(CommitError::Unavailable(_) | CommitError::Refused(_)) => {
+                assert!(matches!(again[..], [Verdict::Rejected(_)]), "it was written")
+            }
         }
         assert_eq!(ledger.commit(&batch, at(100)).expect("works"), again);
     }
@@ -293,7 +298,7 @@ fn a_read_that_fails_before_the_commit_leaves_nothing_written() {
 
     let error = ledger.commit(&second, at(0)).expect_err("the cache is too small to do without reads");
 
-    assert!(matches!(error, CommitError::Unavailable(_)), "{error}");
+    assert!(matches!(error, CommitError::Refused(_)), "{error}");
     disk.set_fault(Fault::None);
     drop(ledger);
     let figures = verify(&disk).expect("whole");
@@ -315,7 +320,10 @@ fn a_store_that_went_back_in_time_is_not_opened_again() {
 
     let error = ledger.commit(&[request(4, vec![state(2)], None)], at(0)).expect_err("state 2 was spent");
 
-    assert!(matches!(&error, CommitError::Unavailable(reason) if reason.contains("fewer transactions")), "{error}");
+    assert!(
+        matches!(&error, CommitError::Unavailable(reason) | CommitError::Refused(reason) if reason.contains("fewer transactions")),
+        "{error}"
+    );
 }
 
 #[test]
