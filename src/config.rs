@@ -101,6 +101,8 @@ sections! {
         threads: usize = 0usize, 0..=256;
         /// How long a stopping worker lets accepted requests finish, in milliseconds, before they go back to their senders.
         drain_ms_max: u64 = 8000u64, 0..=600_000;
+        /// Folder for what this worker must remember of its earlier lives, such as messages that made it panic. No notarisation data.
+        state: PathBuf = "state";
     }
     /// The service that all workers of the pool share.
     service: Service {
@@ -376,7 +378,10 @@ impl Settings {
 
     /// Makes relative paths start at `folder`.
     fn resolve(&mut self, folder: &Path) {
-        for path in [&mut self.network.dir, &mut self.broker.users, &mut self.store.path, &mut self.signing.key] {
+        let (broker, store, signing) = (&mut self.broker, &mut self.store, &mut self.signing);
+        let paths =
+            [&mut self.worker.state, &mut self.network.dir, &mut broker.users, &mut store.path, &mut signing.key];
+        for path in paths {
             *path = folder.join(&path);
         }
         self.signing.passphrase.resolve(folder);

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Handle, Runtime};
+use tokio::task::AbortHandle;
 
 use crate::actors::pipeline::{Core, CoreLimits, CoreParts, Pipeline, PipelineParts};
 use crate::actors::signing::SigningKey;
+use crate::actors::suspects::Suspects;
 use crate::broker::embedded::{self, Caller, Credentials, Endpoint, SecretDigest};
 use crate::config::{BrokerKind, Fault, Faults, LogFormat, Settings, SignerKind, StoreKind};
 use crate::domain::check::CheckPolicy;
@@ -17,10 +19,12 @@ use crate::domain::{PublicKey, X500Name};
 use crate::hsm::file_key::FileKey;
 use crate::network::{FileNetworkMap, development};
 use crate::observe;
-use crate::observe::http::Http;
+use crate::observe::health::{Health, Readiness};
+use crate::observe::http::{Http, Pulse};
 use crate::observe::metrics::Exporter;
+use crate::observe::supervisor;
 use crate::ports::clock::SystemClock;
-use crate::ports::{Clock, NetworkMap, RequestQueue, Signer, UniquenessProvider};
+use crate::ports::{Clock, NetworkMap, Probe, RequestQueue, Signer, UniquenessProvider};
 use crate::sql::embedded::{Embedded, Options as StoreOptions};
 use crate::stages::session::Notary;
 use crate::stages::{Backoff, signing, uniqueness};
@@ -146,9 +150,11 @@ pub fn open_store(settings: &Settings, create: bool) -> Result<Embedded, StartEr
 
 /// A running worker.
 pub struct Worker {
-    pipeline: Pipeline,
+    pipeline: Arc<Pipeline>,
     endpoint: Arc<Endpoint>,
     http: Http,
+    health: Arc<Health>,
+    caretakers: [AbortHandle; 2],
     service_key: PublicKey,
 }
 
@@ -158,19 +164,24 @@ impl Worker {
     /// # Errors
     /// [`StartError`] names the part that is missing, in use or wrong.
     pub async fn start(settings: &Settings, runtime: &Handle) -> Result<Self, StartError> {
-        let signer = open_key(settings)?;
+        let suspects = suspects(settings)?;
+        let signer = Arc::new(open_key(settings)?);
         let service_key = signer.public_key().clone();
         let network_map = Arc::new(load_network(settings)?);
         check_listed(&service_key, &network_map.view())?;
-        let store: Arc<dyn UniquenessProvider> = Arc::new(open_store(settings, false)?);
+        let store = Arc::new(open_store(settings, false)?);
         let endpoint = Arc::new(listen(settings, &service_key, &network_map.view(), runtime)?);
 
         let policy = CheckPolicy { service_key: service_key.clone(), states_limit: settings.service.states_limit };
         let limits = wire::Limits { message_bytes_max: settings.limits.message_bytes_max, ..wire::Limits::DEFAULT };
         let platform_version = i32::from(settings.worker.platform_version);
         let core = CoreParts {
-            uniqueness: store,
-            key: SigningKey { signer: Arc::new(signer), form: Arc::new(CordaSignedForm), platform_version },
+            uniqueness: Arc::clone(&store) as Arc<dyn UniquenessProvider>,
+            key: SigningKey {
+                signer: Arc::clone(&signer) as Arc<dyn Signer>,
+                form: Arc::new(CordaSignedForm),
+                platform_version,
+            },
             clock: Arc::new(SystemClock),
             limits: core_limits(settings),
         };
@@ -179,11 +190,15 @@ impl Worker {
             notary: Arc::new(Notary::new(policy, limits, platform_version, settings.worker.name.clone())),
             queue: Arc::clone(&endpoint) as Arc<dyn RequestQueue>,
             network_map,
+            suspects: Arc::new(suspects),
             flow_slots: settings.flow.slots,
         };
-        let pipeline = Pipeline::start(core, parts, runtime);
+        let pipeline = Arc::new(Pipeline::start(core, parts, runtime));
+        // Before the parts are watched, or nobody would hear that they work.
         let exporter = Exporter::install(pipeline.gauges()).map_err(|error| StartError::of("figures")(&error))?;
-        let http = Http::start(settings.observe.listen, exporter, runtime)
+        let probes: Vec<Arc<dyn Probe>> = vec![store, Arc::clone(&endpoint) as _, signer];
+        let health = Arc::new(Health::watch(probes, runtime));
+        let http = Http::start(settings.observe.listen, exporter, Arc::clone(&health), pipeline.pulse(), runtime)
             .await
             .map_err(|error| StartError::of("observe.listen")(&format!("{}: {error}", settings.observe.listen)))?;
         tracing::info!(
@@ -194,7 +209,12 @@ impl Worker {
             figures = %http.address(),
             "serving"
         );
-        Ok(Self { pipeline, endpoint, http, service_key })
+        supervisor::serving("ready");
+        let caretakers = [
+            runtime.spawn(follow(Arc::clone(&health), Arc::clone(&pipeline))).abort_handle(),
+            runtime.spawn(feed_watchdog(pipeline.pulse())).abort_handle(),
+        ];
+        Ok(Self { pipeline, endpoint, http, health, caretakers, service_key })
     }
 
     /// Where requests are taken.
@@ -215,11 +235,44 @@ impl Worker {
     /// Takes no more requests, finishes those in the worker within `limit`, and ends. What is left stays with its sender. Returns
     /// whether everything finished.
     pub async fn stop(self, limit: Duration) -> bool {
+        supervisor::stopping();
+        self.health.drain();
         let drained = self.pipeline.drain(limit).await;
-        self.endpoint.shutdown(Duration::ZERO).await;
+        self.endpoint.close().await;
+        self.caretakers.iter().for_each(AbortHandle::abort);
         self.pipeline.stop();
         drained
     }
+}
+
+/// Leaves the queue while the store or the key is lost, joins it when both work again, and tells systemd.
+async fn follow(health: Arc<Health>, pipeline: Arc<Pipeline>) {
+    let mut changes = health.changes();
+    // The sender lives in `health`, which this task holds.
+    while changes.changed().await.is_ok() {
+        let Readiness { may_serve, .. } = *changes.borrow_and_update();
+        pipeline.serve(may_serve);
+        supervisor::status(&health.summary());
+    }
+}
+
+/// Tells systemd's watchdog that the actors answer, as long as they do.
+async fn feed_watchdog(pulse: Pulse) {
+    let Some(pause) = supervisor::watchdog_pause() else { return };
+    loop {
+        if pulse().await {
+            supervisor::alive();
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The messages that made earlier lives of this worker panic.
+fn suspects(settings: &Settings) -> Result<Suspects, StartError> {
+    let (failed, folder) = (StartError::of("worker.state"), &settings.worker.state);
+    let named = |error: std::io::Error| failed(&format!("{}: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(named)?;
+    Suspects::open(&folder.join("suspects")).map_err(named)
 }
 
 /// Reads the network material; a file that does not verify is left out and named in the log.

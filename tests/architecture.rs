@@ -40,9 +40,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("actix", &["actors"]),
     ("redb", &["sql"]),
-    ("fe2o3_amqp", &["broker"]),
-    ("fe2o3_amqp_types", &["broker"]),
-    ("serde_amqp", &["broker"]),
+    ("sd_notify", &["observe"]),
+    ("rustix", &["worker", "sql"]),
     ("snap", &["wire"]),
     ("metrics", &["observe"]),
     ("metrics_exporter_prometheus", &["observe"]),

@@ -180,6 +180,7 @@ fn world(flow_slots: usize, sign_at_once: bool) -> World {
         notary: Arc::new(Notary::new(policy, Limits::DEFAULT, 12, "test worker".into())),
         queue: Arc::clone(&queue) as _,
         network_map: Arc::new(FixedNetworkMap(Arc::new(view))),
+        suspects: Arc::default(),
         flow_slots,
     };
     let pipeline = Some(Pipeline::start(core, parts, runtime.handle()));

@@ -2,17 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use tokio::runtime::Handle;
 
-use super::mailbox::{Completions, Slot};
+use super::faults;
+use super::mailbox::{Completions, Ping, Slot};
 use super::pipeline::Stages;
+use super::suspects::Suspects;
+use crate::domain::Timestamp;
 use crate::observe;
-use crate::ports::request_queue::{Delivery, DeliveryId};
+use crate::ports::request_queue::{Delivery, DeliveryId, Settlement};
 use crate::ports::{NetworkMap, RequestQueue};
 use crate::stages::flow::{Effect, Event, Flow};
+use crate::stages::service_rate::ServiceRate;
 use crate::stages::session::{self, Inspection, Notary};
 
 /// A delivery to see through. `slot` is its place in the worker, held until the delivery is settled.
@@ -38,6 +42,8 @@ pub struct FlowPorts {
     pub queue: Arc<dyn RequestQueue>,
     /// Who takes part.
     pub network_map: Arc<dyn NetworkMap>,
+    /// Messages that are not to be looked at again.
+    pub suspects: Arc<Suspects>,
     /// The stages behind this one.
     pub stages: Stages,
     /// Runs I/O and, on its blocking threads, CPU work.
@@ -48,6 +54,7 @@ pub struct FlowPorts {
 struct Open {
     slot: Slot,
     since: Instant,
+    sent_at: Option<Timestamp>,
     answer: Option<observe::metrics::Answered>,
 }
 
@@ -56,12 +63,15 @@ pub struct FlowActor {
     machine: Flow,
     ports: FlowPorts,
     open: HashMap<DeliveryId, Open>,
+    rate: ServiceRate,
+    started: Instant,
 }
 
 impl FlowActor {
     /// An actor without deliveries.
     pub fn new(ports: FlowPorts) -> Self {
-        Self { machine: Flow::default(), ports, open: HashMap::new() }
+        let (rate, started) = (ServiceRate::default(), Instant::now());
+        Self { machine: Flow::default(), ports, open: HashMap::new(), rate, started }
     }
 
     fn step(&mut self, event: Event, ctx: &mut Context<Self>) {
@@ -72,23 +82,34 @@ impl FlowActor {
             Effect::Inspect(delivery) => {
                 // One message may cost many signature verifications and Merkle trees: never on the arbiter.
                 self.ports.runtime.spawn_blocking(move || {
-                    let id = delivery.id;
-                    let inspection =
-                        session::inspect(&ports.notary, &ports.network_map.view(), &delivery.caller, &delivery.body);
+                    let Delivery { id, caller, body, .. } = delivery;
+                    let view = ports.network_map.view();
+                    let inspect = |body: &[u8]| {
+                        faults::inspecting(body);
+                        session::inspect(&ports.notary, &view, &caller, body)
+                    };
+                    let inspection = ports.suspects.inspect(body, inspect);
+                    let inspection = inspection.unwrap_or_else(|reason| Inspection::Unreadable { reason });
                     if let Inspection::Unreadable { reason } = &inspection {
-                        tracing::warn!(caller = %delivery.caller, reason = %observe::logs::clean(reason), "message refused");
+                        tracing::warn!(%caller, reason = %observe::logs::clean(reason), "message refused");
                     }
                     done.report(Event::Inspected(id, inspection));
                 });
             }
             Effect::Commit(id, request) => {
                 self.ports.runtime.spawn(async move {
-                    done.report(Event::Decided(id, ports.stages.commit(request).await));
+                    faults::point("before_commit").await;
+                    let decided = ports.stages.commit(request).await;
+                    faults::point("committed").await;
+                    done.report(Event::Decided(id, decided));
                 });
             }
             Effect::Sign(id, tx) => {
                 self.ports.runtime.spawn(async move {
-                    done.report(Event::Signed(id, ports.stages.sign(tx).await));
+                    faults::point("before_sign").await;
+                    let signed = ports.stages.sign(tx).await;
+                    faults::point("signed").await;
+                    done.report(Event::Signed(id, signed));
                 });
             }
             Effect::Reply(id, answer) => {
@@ -97,14 +118,21 @@ impl FlowActor {
                 }
                 self.ports.runtime.spawn(async move {
                     let replies = session::encode(&ports.notary, &answer);
+                    faults::point("before_publish").await;
                     let safe = ports.queue.reply(id, replies).await;
+                    faults::point("published").await;
                     done.report(Event::Replied(id, safe));
                 });
             }
             Effect::Settle(id, settlement) => {
                 let Some(open) = self.open.remove(&id) else { return };
+                self.rate.done(self.started.elapsed().as_millis() as u64);
                 self.ports.runtime.spawn(async move {
+                    faults::point("before_ack").await;
                     observe::metrics::settled(open.answer.as_ref(), &settlement, open.since.elapsed());
+                    if let (Settlement::Accept, Some(sent_at)) = (&settlement, open.sent_at) {
+                        observe::metrics::end_to_end(sent_at);
+                    }
                     if let Err(error) = ports.queue.settle(id, settlement).await {
                         // The sender delivers again and gets the same answer.
                         tracing::debug!(delivery = id.0, %error, "not settled");
@@ -124,9 +152,19 @@ impl Handler<Deliver> for FlowActor {
     type Result = ();
 
     fn handle(&mut self, Deliver { delivery, slot }: Deliver, ctx: &mut Self::Context) {
-        self.open.insert(delivery.id, Open { slot, since: Instant::now(), answer: None });
+        faults::handling();
+        if let Some(wait_ms) = self.rate.arrived(self.started.elapsed().as_millis() as u64) {
+            observe::metrics::wait_predicted(Duration::from_millis(wait_ms));
+        }
+        self.open.insert(delivery.id, Open { slot, since: Instant::now(), sent_at: delivery.sent_at, answer: None });
         self.step(Event::Delivered(delivery), ctx);
     }
+}
+
+impl Handler<Ping> for FlowActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }
 
 impl Handler<Event> for FlowActor {

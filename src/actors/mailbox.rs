@@ -37,6 +37,18 @@ impl<A: Actor> Clone for Mailbox<A> {
     }
 }
 
+/// Asks an actor for a sign of life.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Ping;
+
+impl<A: Actor<Context = Context<A>> + Handler<Ping>> Mailbox<A> {
+    /// Whether the actor answers; waits for what it is doing now, but for no slot.
+    pub async fn ping(&self) -> bool {
+        self.addr.send(Ping).await.is_ok()
+    }
+}
+
 impl<A: Actor<Context = Context<A>>> Mailbox<A> {
     /// A mailbox that admits `limit` requests at a time.
     pub fn new(addr: Addr<A>, limit: usize) -> Self {

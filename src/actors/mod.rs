@@ -2,10 +2,12 @@
 //! ports; it decides nothing itself. Every message that brings work carries a slot of [`mailbox::Mailbox`], because an actix
 //! mailbox alone bounds nothing.
 
+mod faults;
 pub mod flow;
 pub mod mailbox;
 pub mod pipeline;
 pub mod signing;
+pub mod suspects;
 pub mod uniqueness;
 
 use std::time::Duration;

@@ -4,9 +4,9 @@
 //! A pump takes a delivery from the queue only when the flow stage has a free slot. So a full worker stops asking, the queue
 //! stops granting credit, and waiting requests stay with their senders.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,9 +17,11 @@ use tokio::sync::watch;
 use super::flow::{Deliver, FlowActor, FlowPorts};
 use super::mailbox::Mailbox;
 use super::signing::{Sign, SigningActor, SigningKey};
+use super::suspects::Suspects;
 use super::uniqueness::{Commit, UniquenessActor};
 use crate::domain::merkle_batch::TransactionSignature;
 use crate::domain::{CheckedRequest, CommittedTx, Verdict};
+use crate::observe::http::Pulse;
 use crate::observe::metrics::StageGauge;
 use crate::ports::{Clock, NetworkMap, RequestQueue, UniquenessProvider};
 use crate::stages::session::Notary;
@@ -55,7 +57,7 @@ pub struct Core {
     stages: Stages,
     system: System,
     flow_arbiter: Arbiter,
-    thread: thread::JoinHandle<()>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 /// The addresses of the stages behind the flow.
@@ -104,7 +106,7 @@ impl Core {
             uniqueness: Mailbox::new(uniqueness, limits.uniqueness_slots),
             signing: Mailbox::new(signing, limits.signing_slots),
         };
-        Ok(Self { stages, system, flow_arbiter, thread })
+        Ok(Self { stages, system, flow_arbiter, thread: Mutex::new(Some(thread)) })
     }
 
     /// Where to ask.
@@ -113,10 +115,12 @@ impl Core {
     }
 
     /// Ends the actors. Whatever is still open stays undone; what is committed stays committed.
-    pub fn stop(self) {
+    pub fn stop(&self) {
         self.system.stop();
-        // The thread ends with its system; a panic in it has already been reported.
-        let _ = self.thread.join();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // The thread ends with its system; a panic in it has already been reported.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -150,9 +154,14 @@ pub struct PipelineParts {
     pub queue: Arc<dyn RequestQueue>,
     /// Who takes part.
     pub network_map: Arc<dyn NetworkMap>,
+    /// Messages that are not to be looked at again.
+    pub suspects: Arc<Suspects>,
     /// Deliveries in the worker at once.
     pub flow_slots: usize,
 }
+
+/// How long an actor may take for a sign of life: none of them ever works for more than some milliseconds.
+const PULSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A running pipeline.
 pub struct Pipeline {
@@ -161,6 +170,8 @@ pub struct Pipeline {
     /// Whether the pump holds a slot for a delivery that has not come yet.
     slot_kept_free: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
+    serving: watch::Sender<bool>,
+    queue: Arc<dyn RequestQueue>,
     pump: tokio::task::JoinHandle<()>,
 }
 
@@ -171,15 +182,39 @@ impl Pipeline {
             notary: parts.notary,
             queue: Arc::clone(&parts.queue),
             network_map: parts.network_map,
+            suspects: parts.suspects,
             stages: core.stages.clone(),
             runtime: runtime.clone(),
         };
         let flow = FlowActor::start_in_arbiter(&core.flow_arbiter.handle(), move |_| FlowActor::new(ports));
         let flow = Mailbox::new(flow, parts.flow_slots);
         let (stop, stopping) = watch::channel(false);
+        let (serving, serves) = watch::channel(true);
         let slot_kept_free = Arc::new(AtomicBool::new(false));
-        let pump = runtime.spawn(pump(parts.queue, flow.clone(), Arc::clone(&slot_kept_free), stopping));
-        Self { core, flow, slot_kept_free, stop, pump }
+        let queue = Arc::clone(&parts.queue);
+        let pump = pump(parts.queue, flow.clone(), Arc::clone(&slot_kept_free), stopping, serves);
+        let pump = runtime.spawn(pump);
+        Self { core, flow, slot_kept_free, stop, serving, queue, pump }
+    }
+
+    /// Leaves the queue, or joins it again: a worker without its store or its key keeps no requests from workers that have theirs.
+    /// What it has taken it goes on with.
+    pub fn serve(&self, serving: bool) {
+        if self.serving.send_if_modified(|before| std::mem::replace(before, serving) != serving) {
+            self.queue.serve(serving);
+        }
+    }
+
+    /// Asks every actor for a sign of life; false if one does not give it within two seconds.
+    pub fn pulse(&self) -> Pulse {
+        let (flow, stages) = (self.flow.clone(), self.core.stages.clone());
+        Arc::new(move || {
+            let (flow, stages) = (flow.clone(), stages.clone());
+            Box::pin(async move {
+                let all = async { tokio::join!(flow.ping(), stages.uniqueness.ping(), stages.signing.ping()) };
+                matches!(tokio::time::timeout(PULSE_PATIENCE, all).await, Ok((true, true, true)))
+            })
+        })
     }
 
     /// Depth and limit of each stage, for the figures.
@@ -200,13 +235,15 @@ impl Pipeline {
     /// Takes no more deliveries, and lets those in the worker finish for at most `limit`. What is left then stays with its sender.
     /// Returns whether all of them finished.
     pub async fn drain(&self, limit: Duration) -> bool {
+        // What waits here unreceived is for others; on a shared broker they take it at once.
+        self.serve(false);
         // The pump holds a receiver as long as it runs; without one there is nothing to stop.
         let _ = self.stop.send(true);
         tokio::time::timeout(limit, self.flow.idle()).await.is_ok()
     }
 
     /// Ends the actors. Whatever is still open is never settled, so its senders deliver it again.
-    pub fn stop(self) {
+    pub fn stop(&self) {
         self.pump.abort();
         self.core.stop();
     }
@@ -218,17 +255,28 @@ async fn pump(
     flow: Mailbox<FlowActor>,
     slot_kept_free: Arc<AtomicBool>,
     mut stopping: watch::Receiver<bool>,
+    mut serving: watch::Receiver<bool>,
 ) {
     loop {
+        tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stop| *stop) => return,
+            _ = serving.wait_for(|serving| *serving) => {}
+        }
         let Ok(slot) = flow.slot().await else { return };
         slot_kept_free.store(true, Ordering::Relaxed);
         let delivery = tokio::select! {
             biased;
-            _ = stopping.wait_for(|stop| *stop) => return slot_kept_free.store(false, Ordering::Relaxed),
-            delivery = queue.receive() => delivery,
+            _ = stopping.wait_for(|stop| *stop) => None,
+            _ = serving.wait_for(|serving| !*serving) => None,
+            delivery = queue.receive() => Some(delivery),
         };
         slot_kept_free.store(false, Ordering::Relaxed);
-        let Ok(delivery) = delivery else { return };
+        let delivery = match delivery {
+            None => continue,
+            Some(Err(_)) => return,
+            Some(Ok(delivery)) => delivery,
+        };
         if flow.ask(slot, |slot| Deliver { delivery, slot }).await.is_err() {
             return;
         }

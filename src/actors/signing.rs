@@ -7,7 +7,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::mailbox::{Completions, Slot};
+use super::mailbox::{Completions, Ping, Slot};
 use super::pause_with_jitter;
 use crate::domain::CommittedTx;
 use crate::domain::merkle_batch::{Signable, TransactionSignature};
@@ -98,6 +98,12 @@ impl Handler<Sign> for SigningActor {
             answered.await.unwrap_or_else(|_| Err(GaveUp { stage: "signing", reason: "stopped".into() }))
         })
     }
+}
+
+impl Handler<Ping> for SigningActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }
 
 impl Handler<Event> for SigningActor {

@@ -7,10 +7,11 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::mailbox::{Completions, Slot};
+use super::mailbox::{Completions, Ping, Slot};
 use super::pause_with_jitter;
 use crate::domain::{CheckedRequest, Verdict};
 use crate::observe;
+use crate::observe::metrics::InUniqueness;
 use crate::ports::{Clock, UniquenessProvider};
 use crate::stages::uniqueness::{Effect, Event, Limits, Uniqueness};
 use crate::stages::{GaveUp, Ticket};
@@ -29,7 +30,7 @@ impl Message for Event {
     type Result = ();
 }
 
-type Waiting = (oneshot::Sender<Result<Verdict, GaveUp>>, Slot);
+type Waiting = (oneshot::Sender<Result<Verdict, GaveUp>>, Slot, InUniqueness);
 
 /// The actor.
 pub struct UniquenessActor {
@@ -68,7 +69,7 @@ impl UniquenessActor {
                     });
                 }
                 Effect::Answer(ticket, verdict) => {
-                    if let Some((answer, slot)) = self.waiting.remove(&ticket) {
+                    if let Some((answer, slot, _counted)) = self.waiting.remove(&ticket) {
                         // An asker that is gone has no use for the verdict; the store remembers it.
                         let _ = answer.send(verdict);
                         drop(slot);
@@ -90,12 +91,18 @@ impl Handler<Commit> for UniquenessActor {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let (answer, answered) = oneshot::channel();
-        self.waiting.insert(ticket, (answer, slot));
+        self.waiting.insert(ticket, (answer, slot, observe::metrics::enters_uniqueness(&request)));
         self.step(Event::Requested(ticket, request), ctx);
         Box::pin(async move {
             answered.await.unwrap_or_else(|_| Err(GaveUp { stage: "uniqueness", reason: "stopped".into() }))
         })
     }
+}
+
+impl Handler<Ping> for UniquenessActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }
 
 impl Handler<Event> for UniquenessActor {

@@ -17,6 +17,8 @@ mod driver;
 use self::driver::{Driver, Submission};
 use super::amqp::message::OutgoingMessage;
 use super::{Answer, Outcome, Request};
+use crate::ports::Clock;
+use crate::ports::clock::SystemClock;
 
 /// Requests that wait for a place in the window before [`Client::submit`] waits itself: enough to keep the task busy.
 const QUEUED_MAX: usize = 16;
@@ -149,12 +151,14 @@ impl Client {
             message_id: Some(&request.dedup_id),
             reply_to: self.reply_to.as_deref(),
             correlation_id: None,
+            created_ms: Some(SystemClock.now().as_millis()),
             platform_version: request.platform_version,
             dedup_id: &request.dedup_id,
             // The endpoint knows who we are; a claim here would count for nothing.
             validated_user: "",
             headers: &[],
             body: &request.body,
+            ..OutgoingMessage::default()
         };
         let (outcome, disposed) = oneshot::channel();
         let submission = Submission::Request { message: message.encode(), outcome };

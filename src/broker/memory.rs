@@ -164,6 +164,10 @@ impl RequestQueue for MemoryQueue {
             held.outcome.send(outcome).map_err(|_| lost())
         })
     }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.shutdown() })
+    }
 }
 
 fn lost() -> QueueError {
@@ -231,6 +235,7 @@ impl MemorySender {
                     caller: caller.clone(),
                     platform_version: Some(request.platform_version),
                     dedup_id: Some(request.dedup_id),
+                    sent_at: None,
                     prior_deliveries: 0,
                     body: request.body,
                 };

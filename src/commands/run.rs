@@ -6,6 +6,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigSource, Exit, Failure};
+use crate::actors::suspects;
 use crate::worker::{self, Worker};
 
 #[derive(Args, Debug)]
@@ -18,6 +19,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     let settings = arguments.source.load()?.settings;
     worker::init_logs(&settings)?;
     let runtime = worker::runtime(settings.worker.threads).map_err(Failure::unavailable)?;
+    end_on_panic();
     let drain = Duration::from_millis(settings.worker.drain_ms_max);
     runtime.block_on(async {
         // Before the worker starts, so that a signal at any later moment drains it.
@@ -37,4 +39,16 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
         }
         Ok(Exit::Done)
     })
+}
+
+/// A panic anywhere ends the worker: half a worker would hold requests that others could serve. The message that was inspected is
+/// noted as its cause.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        suspects::accuse(&panic.to_string());
+        eprintln!("notary: the worker ends because of an internal fault; its requests stay with the broker");
+        std::process::exit(i32::from(Exit::Fault as u8));
+    }));
 }

@@ -17,8 +17,9 @@ use crate::domain::merkle_batch::Signable;
 use crate::domain::{PublicKey, SignatureScheme};
 use crate::keys::PrivateKey;
 use crate::keys::file::{self, SecretFileError};
+use crate::ports::finding::{Finding, Severity};
 use crate::ports::signer::SignError;
-use crate::ports::{BoxFuture, Signer};
+use crate::ports::{BoxFuture, Probe, Signer};
 
 /// Requests that may wait for a thread. The signing stage bounds itself; this only keeps a mistake there from growing a queue:
 /// at 0.3 ms each, 64 requests wait 20 ms.
@@ -105,6 +106,53 @@ impl Signer for FileKey {
             self.requests.send(request).await.map_err(|_| ended())?;
             signature.await.map_err(|_| ended())
         })
+    }
+}
+
+/// What the examination signs. No transaction's signable bytes look like it: those begin with the AMQP header of Corda.
+const TRIAL: &[u8] = b"notary doctor: a trial signature, of no other meaning";
+
+/// The key file's part of `notary doctor`: unlocks the key, signs, verifies. Returns the public half if that worked.
+pub fn examine(path: &Path, passphrase: &Zeroizing<String>) -> (Vec<Finding>, Option<PublicKey>) {
+    let subject = "key: file";
+    match file::load_encrypted(path, passphrase) {
+        Ok(key) => {
+            let public_key = key.public_key().clone();
+            let finding = match public_key.verify(TRIAL, &key.sign(TRIAL)) {
+                Ok(()) => {
+                    let (scheme, hash) = (public_key.scheme().name(), public_key.name_hash());
+                    Finding::good(subject, format!("{} unlocks, signs and verifies: {scheme}, {hash}", path.display()))
+                }
+                Err(error) => {
+                    let advice = "do not serve with this key: restore the file, or test this machine's memory";
+                    Finding::fault(subject, format!("its signature does not verify: {error}"), advice)
+                }
+            };
+            let usable = finding.severity == Severity::Good;
+            let kept = "lies in a file and in memory; a stolen copy of both file and passphrase signs anywhere";
+            let advice = "for production keep the key in an HSM: signing.kind = \"pkcs11\"";
+            (vec![finding, Finding::warning("key: keeper", kept, advice)], usable.then_some(public_key))
+        }
+        Err(error) => {
+            let advice = match &error {
+                SecretFileError::Passphrase(_) => "correct signing.passphrase, or restore the key file",
+                SecretFileError::Permissions { .. } => "chmod 600; if others could read it, make a new key",
+                _ => "correct signing.key, or restore the key file",
+            };
+            (vec![Finding::fault(subject, error, advice)], None)
+        }
+    }
+}
+
+/// In memory, the key can only be lost with its threads.
+impl Probe for FileKey {
+    fn part(&self) -> &'static str {
+        "key"
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
+        let ended = self.requests.is_closed();
+        Box::pin(std::future::ready(if ended { Err("the signing threads have ended".into()) } else { Ok(()) }))
     }
 }
 

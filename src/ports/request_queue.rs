@@ -2,7 +2,7 @@
 //! unsettled, until its answer is safe.
 
 use super::BoxFuture;
-use crate::domain::X500Name;
+use crate::domain::{Timestamp, X500Name};
 
 /// A source of requests with a way back to their senders.
 pub trait RequestQueue: Send + Sync {
@@ -25,6 +25,15 @@ pub trait RequestQueue: Send + Sync {
     /// # Errors
     /// [`QueueError::Unsafe`] if the connection was lost first; the sender delivers again.
     fn settle(&self, delivery: DeliveryId, settlement: Settlement) -> BoxFuture<'_, Result<(), QueueError>>;
+
+    /// Leaves the queue, or joins it again: a worker that has lost its store or its key must not keep requests from others who
+    /// could serve them. What waits unreceived goes back. An endpoint that no other worker shares has nowhere to leave to.
+    fn serve(&self, serving: bool) {
+        let _ = serving;
+    }
+
+    /// Ends: gives back what waits unreceived, closes connections. What is received and not settled stays with its sender.
+    fn close(&self) -> BoxFuture<'_, ()>;
 }
 
 /// One delivery of one message, unique within the process.
@@ -42,6 +51,8 @@ pub struct Delivery {
     pub platform_version: Option<i32>,
     /// The sender's deduplication id, if it gives one (PROTOCOL c.4). For logs only: requests are told apart by transaction.
     pub dedup_id: Option<String>,
+    /// When the message was made, as its sender says. For figures only: clocks of senders prove nothing.
+    pub sent_at: Option<Timestamp>,
     /// How often the message was delivered before, as its sender counts; a hint.
     pub prior_deliveries: u32,
     /// A serialized session message.

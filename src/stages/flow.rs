@@ -154,6 +154,7 @@ mod tests {
             caller: name(),
             platform_version: None,
             dedup_id: None,
+            sent_at: None,
             prior_deliveries: 0,
             body: vec![1],
         })

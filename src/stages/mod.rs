@@ -6,6 +6,7 @@
 //! was committed → [`flow`] replies, and settles the delivery only once the reply is safe.
 
 pub mod flow;
+pub mod service_rate;
 pub mod session;
 pub mod signing;
 pub mod uniqueness;

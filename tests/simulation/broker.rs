@@ -73,6 +73,7 @@ impl World {
             caller: party_name(client),
             platform_version: None,
             dedup_id: None,
+            sent_at: None,
             prior_deliveries: 0,
             body: encode(kind, exchange, tx),
         };

@@ -13,6 +13,11 @@ use notary_worker::wire::CordaSignedForm;
 pub(crate) trait Fixture {
     /// Opens it.
     fn open(&self) -> Box<dyn Signer>;
+
+    /// Whether it cannot be had on this machine, as its maker has said.
+    fn is_missing(&self) -> bool {
+        false
+    }
 }
 
 fn tx(n: u16) -> CommittedTx {
@@ -71,6 +76,10 @@ pub(crate) async fn signature_bytes_have_the_form_of_the_scheme(fixture: &dyn Fi
             SignatureScheme::EcdsaSecp256r1Sha256 => {
                 assert!(p256::ecdsa::Signature::from_der(&bytes).is_ok(), "DER, not r and s side by side")
             }
+            SignatureScheme::EcdsaSecp256k1Sha256 => {
+                assert!(k256::ecdsa::Signature::from_der(&bytes).is_ok(), "DER, not r and s side by side")
+            }
+            SignatureScheme::RsaSha256 => assert_eq!(bytes.len(), 384, "as long as the modulus of 3072 bits"),
             other => panic!("a service key of scheme {other:?}"),
         }
     }
@@ -138,7 +147,11 @@ macro_rules! signer_suite {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $claim() -> Result<(), notary_worker::ports::signer::SignError> {
-                    suite::$claim(&$fixture).await
+                    let fixture = $fixture;
+                    if suite::Fixture::is_missing(&fixture) {
+                        return Ok(());
+                    }
+                    suite::$claim(&fixture).await
                 }
             )*
         }

@@ -17,6 +17,10 @@ use notary_worker::ports::UniquenessProvider;
 
 /// Brings an adapter to the suite.
 pub trait Fixture: Send + Sync + 'static {
+    /// Whether what the adapter needs is there; if not, its tests are skipped.
+    fn is_available() -> bool {
+        true
+    }
     /// A new store, empty.
     fn new() -> Self;
     /// The store.
@@ -65,6 +69,9 @@ macro_rules! uniqueness_suite {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $behaviour() {
+                    if !<$fixture as suite::Fixture>::is_available() {
+                        return;
+                    }
                     suite::$behaviour::<$fixture>().await;
                 }
             )*
@@ -500,7 +507,7 @@ impl Model {
 
 /// An order of decisions that explains the verdicts: who used a state and was not told of its consumer came before it; who was
 /// told came after.
-fn serial_order(verdicts: &BTreeMap<TxId, (CheckedRequest, Verdict)>) -> Vec<TxId> {
+pub fn serial_order(verdicts: &BTreeMap<TxId, (CheckedRequest, Verdict)>) -> Vec<TxId> {
     let mut consumers: HashMap<StateRef, TxId> = HashMap::new();
     for (tx_id, (request, verdict)) in verdicts {
         if matches!(verdict, Verdict::Committed(_)) {
@@ -601,7 +608,7 @@ impl Random {
 }
 
 /// Two transactions, each of which refers to what the other consumes: `n + 1` and `n + 2`.
-fn crosswise(n: u64) -> (CheckedRequest, CheckedRequest) {
+pub fn crosswise(n: u64) -> (CheckedRequest, CheckedRequest) {
     let (one, two) = (state(n + 1), state(n + 2));
     (spend(n + 1, &[one], &[two]), spend(n + 2, &[two], &[one]))
 }
@@ -666,11 +673,11 @@ pub fn changed(request: &CheckedRequest, change: impl FnOnce(&mut RequestParts))
     CheckedRequest::assume_checked(parts)
 }
 
-fn committed(request: &CheckedRequest) -> Verdict {
+pub fn committed(request: &CheckedRequest) -> Verdict {
     Verdict::Committed(notary_worker::domain::CommittedTx::after_durable_commit(request.tx_id))
 }
 
-fn conflict(consumed: &[(StateRef, &CheckedRequest, StateUsage)]) -> Verdict {
+pub fn conflict(consumed: &[(StateRef, &CheckedRequest, StateUsage)]) -> Verdict {
     let consumed = consumed.iter().map(|(state, by, usage)| Consumption::new(*state, by.tx_id, *usage));
     Verdict::Rejected(Rejection::Conflict(consumed.collect()))
 }

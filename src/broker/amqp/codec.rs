@@ -464,6 +464,15 @@ impl<'b> Writer<'b> {
         self.descriptor(code).compound(0xd0, write)
     }
 
+    /// The descriptor of the value that is written next, by its name.
+    pub(crate) fn symbolic_descriptor(&mut self, name: &str) -> &mut Self {
+        self.out.push(0x00);
+        self.symbol(name);
+        // It belongs to the value that follows, which counts itself.
+        self.count -= 1;
+        self
+    }
+
     /// The descriptor of the value that is written next.
     pub(crate) fn descriptor(&mut self, code: u8) -> &mut Self {
         self.out.extend_from_slice(&[0x00, 0x53, code]);

@@ -13,6 +13,9 @@ const DATA: u8 = 0x75;
 const AMQP_VALUE: u8 = 0x77;
 const FOOTER: u8 = 0x78;
 
+/// How a timestamp is encoded: milliseconds since 1970 in eight bytes follow.
+const TIMESTAMP: u8 = 0x83;
+
 /// The longest message id that is echoed, in bytes as encoded: a uuid's text has 38.
 const MESSAGE_ID_LEN_MAX: usize = 256;
 
@@ -33,6 +36,13 @@ pub(crate) mod property {
     pub(crate) const VALIDATED_USER: &str = "_AMQ_VALIDATED_USER";
 }
 
+/// The annotation in which Artemis notes the address through which a message came to where it is (`x-opt-` and the broker's own
+/// name for it, as a symbol). It is written anew at every divert.
+const ORIGINAL_ADDRESS: &str = "x-opt-ORIG-ADDRESS";
+
+/// The most annotations that are looked at; Artemis makes five.
+const ANNOTATIONS_MAX: u32 = 64;
+
 /// The topic of every session message.
 pub(crate) const SESSION_TOPIC: &str = "platform.session";
 
@@ -46,9 +56,14 @@ pub(crate) struct Message<'a> {
     /// As encoded.
     pub correlation_id: Option<&'a [u8]>,
     pub reply_to: Option<&'a str>,
+    /// When it was made, as its sender says: milliseconds since 1970.
+    pub created_ms: Option<i64>,
     pub platform_version: Option<i32>,
     pub dedup_id: Option<&'a str>,
     pub validated_user: Option<&'a str>,
+    /// The address through which the broker routed it here. Who sent the message can write this as well, unless the broker
+    /// overwrites it: see `broker/artemis/README.md`.
+    pub original_address: Option<&'a str>,
     /// All application properties, keys and values in turn.
     pub application: Fields<'a>,
     pub body: Cow<'a, [u8]>,
@@ -56,7 +71,10 @@ pub(crate) struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// Reads the sections of a message. The body is one or more data sections, or a single binary or string value as simple
-    /// clients send it.
+    /// clients send it; an empty value is an empty body.
+    ///
+    /// Sections must come in the specification's order, each once: a broker that rewrites a message looks at the first of a kind
+    /// only, so a second one, or one out of place, could say what no broker has seen.
     ///
     /// # Errors
     /// Says what is wrong; also if there is no body, or one of another kind.
@@ -64,8 +82,13 @@ impl<'a> Message<'a> {
         let mut message = Self::default();
         let mut body: Option<Cow<'a, [u8]>> = None;
         let mut reader = Reader::new(bytes);
+        let mut latest = 0;
         while !reader.rest().is_empty() {
             let Value::Described(section) = reader.value()? else { return Err(DecodeError("no section")) };
+            if section.code < latest || (section.code == latest && section.code != u64::from(DATA)) {
+                return Err(DecodeError("a section twice, or out of order"));
+            }
+            latest = section.code;
             match u8::try_from(section.code) {
                 Ok(HEADER) => message.read_header(section.fields()?)?,
                 Ok(PROPERTIES) => message.read_properties(section.fields()?)?,
@@ -87,9 +110,16 @@ impl<'a> Message<'a> {
                 Ok(AMQP_VALUE) if body.is_none() => match Reader::new(section.value).value()? {
                     Value::Binary(data) => body = Some(Cow::Borrowed(data)),
                     Value::String(text) => body = Some(Cow::Borrowed(text.as_bytes())),
+                    Value::Null => body = Some(Cow::Borrowed(&[])),
                     _ => return Err(DecodeError("the body is not binary")),
                 },
-                Ok(DELIVERY_ANNOTATIONS | MESSAGE_ANNOTATIONS | FOOTER) => {}
+                Ok(MESSAGE_ANNOTATIONS) => {
+                    let Value::Map(map) = Reader::new(section.value).value()? else {
+                        return Err(DecodeError("annotations are no map"));
+                    };
+                    message.read_annotations(map)?;
+                }
+                Ok(DELIVERY_ANNOTATIONS | FOOTER) => {}
                 _ => return Err(DecodeError("unexpected section")),
             }
         }
@@ -100,6 +130,25 @@ impl<'a> Message<'a> {
     fn read_header(&mut self, mut fields: Fields<'a>) -> Result<(), DecodeError> {
         fields.skip(4)?;
         self.delivery_count = fields.uint()?.unwrap_or(0);
+        Ok(())
+    }
+
+    fn read_annotations(&mut self, mut map: Fields<'a>) -> Result<(), DecodeError> {
+        if map.remaining() > 2 * ANNOTATIONS_MAX {
+            return Err(DecodeError("too many annotations"));
+        }
+        while map.remaining() > 0 {
+            let (key, value) = (map.value()?, map.value()?);
+            match (key, value) {
+                (Value::Symbol(ORIGINAL_ADDRESS), Value::String(address)) if self.original_address.is_none() => {
+                    self.original_address = Some(address);
+                }
+                (Value::Symbol(ORIGINAL_ADDRESS) | Value::String(ORIGINAL_ADDRESS), _) => {
+                    return Err(DecodeError("the original address is given twice, or is no text"));
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -115,6 +164,10 @@ impl<'a> Message<'a> {
             return Err(DecodeError("the address to reply to is too long"));
         }
         self.correlation_id = id(fields.encoded()?)?;
+        fields.skip(3)?;
+        if let Some((TIMESTAMP, millis)) = fields.encoded()?.and_then(|time| Some((*time.first()?, time.get(1..)?))) {
+            self.created_ms = millis.try_into().ok().map(i64::from_be_bytes);
+        }
         Ok(())
     }
 
@@ -162,25 +215,40 @@ pub(crate) struct OutgoingMessage<'a> {
     pub reply_to: Option<&'a str>,
     /// As encoded.
     pub correlation_id: Option<&'a [u8]>,
+    /// When it is made: milliseconds since 1970.
+    pub created_ms: Option<i64>,
     pub platform_version: i32,
     pub dedup_id: &'a str,
     pub validated_user: &'a str,
     /// Further application properties.
     pub headers: &'a [(&'static str, String)],
+    /// For how many milliseconds the message is of use; for ever unless given. Such a message is not durable.
+    pub ttl_ms: Option<u32>,
+    /// What is claimed of the address through which the message came: for those who prove that the claim is overwritten.
+    pub original_address: Option<&'a str>,
     pub body: &'a [u8],
 }
 
 impl OutgoingMessage<'_> {
-    /// The message's bytes: header (durable), properties (perhaps empty), application properties, one data section.
+    /// The message's bytes: header (durable), annotations if there are any, properties (perhaps empty), application properties, one data section.
     pub(crate) fn encode(&self) -> Vec<u8> {
         // Sections, names and ids take a few hundred bytes.
         let mut out = Vec::with_capacity(self.body.len() + 512);
         let mut w = Writer::new(&mut out);
         w.composite(HEADER, |w| {
-            w.boolean(true);
+            w.boolean(self.ttl_ms.is_none());
+            if let Some(ttl) = self.ttl_ms {
+                w.null().uint(ttl);
+            }
         });
+        if let Some(address) = self.original_address {
+            w.descriptor(MESSAGE_ANNOTATIONS).map(|w| {
+                w.symbol(ORIGINAL_ADDRESS).string(address);
+            });
+        }
         w.composite(PROPERTIES, |w| {
-            if self.message_id.is_some() || self.reply_to.is_some() || self.correlation_id.is_some() {
+            let said = self.message_id.is_some() || self.reply_to.is_some() || self.correlation_id.is_some();
+            if said || self.created_ms.is_some() {
                 w.optional(self.message_id, |w, id| {
                     w.string(id);
                 });
@@ -188,6 +256,11 @@ impl OutgoingMessage<'_> {
                     w.string(address);
                 });
                 w.encoded(self.correlation_id);
+            }
+            if let Some(millis) = self.created_ms {
+                let mut time = [TIMESTAMP; 9];
+                time[1..].copy_from_slice(&millis.to_be_bytes());
+                w.nulls(3).encoded(Some(&time));
             }
         });
         w.descriptor(APPLICATION_PROPERTIES).map(|w| {
@@ -228,16 +301,20 @@ mod tests {
             message_id: Some("m"),
             reply_to: Some("r"),
             correlation_id: Some(&[0x53, 7]),
+            created_ms: Some(1_600_000_000_123),
             platform_version: 140,
             dedup_id: "d",
             validated_user: "O=W, L=X, C=CH",
             headers: &[("outcome", "committed".to_owned())],
+            ttl_ms: Some(1_000),
+            original_address: Some("o"),
             body: &[1; 300],
         };
         let bytes = sent.encode();
         let read = Message::decode(&bytes).expect("just encoded");
         assert_eq!((read.message_id, read.correlation_id), (Some(&b"\xa1\x01m"[..]), sent.correlation_id));
         assert_eq!((read.reply_to, read.dedup_id, read.platform_version), (Some("r"), Some("d"), Some(140)));
+        assert_eq!((read.original_address, read.created_ms), (Some("o"), sent.created_ms));
         assert!(read.text_properties().any(|pair| pair == ("outcome", "committed")));
         assert_eq!(&*read.body, sent.body);
     }
@@ -259,6 +336,35 @@ mod tests {
         }
         let id = OutgoingMessage { message_id: Some(&"x".repeat(300)), ..OutgoingMessage::default() }.encode();
         assert_eq!(Message::decode(&id), Err(DecodeError("a message id is too long")));
+    }
+
+    /// A broker that rewrites annotations sees those in their place only.
+    #[test]
+    fn annotations_out_of_place_are_refused() {
+        let annotations = |address| {
+            let mut out = Vec::new();
+            Writer::new(&mut out).descriptor(MESSAGE_ANNOTATIONS).map(|w| {
+                w.symbol(ORIGINAL_ADDRESS).string(address);
+            });
+            out
+        };
+        let (properties, body) = (&b"\x00\x53\x73\x45"[..], &b"\x00\x53\x75\xa0\x01x"[..]);
+        let (genuine, forged) = (annotations("genuine"), annotations("forged"));
+        let good = [&genuine[..], properties, body].concat();
+        assert_eq!(Message::decode(&good).expect("in order").original_address, Some("genuine"));
+        for bad in [
+            [&genuine[..], &forged, body].concat(),
+            [&genuine[..], properties, &forged, body].concat(),
+            [&genuine[..], body, &forged].concat(),
+            [properties, &forged, body].concat(),
+        ] {
+            assert!(Message::decode(&bad).is_err(), "{bad:02x?}");
+        }
+        let mut twice = Vec::new();
+        Writer::new(&mut twice).descriptor(MESSAGE_ANNOTATIONS).map(|w| {
+            w.symbol(ORIGINAL_ADDRESS).string("genuine").symbol(ORIGINAL_ADDRESS).string("forged");
+        });
+        assert!(Message::decode(&[&twice[..], body].concat()).is_err());
     }
 
     proptest! {

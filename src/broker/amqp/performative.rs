@@ -149,12 +149,21 @@ pub(crate) const RECEIVER_SETTLES_SECOND: u8 = 1;
 pub(crate) struct Terminus<'a> {
     pub address: Option<&'a str>,
     pub dynamic: bool,
+    /// Asks that a message go to one consumer only, and so for an address with a queue. Written, not read.
+    pub queue: bool,
+    /// Which messages a source is to give, in the language of JMS. Written, not read.
+    pub selector: Option<&'a str>,
 }
+
+/// The capability of a terminus that is a queue, as brokers that also speak JMS know it.
+const QUEUE: &str = "queue";
+/// The filter that takes a selector (registered with the specification's authors).
+const SELECTOR_FILTER: &str = "apache.org:selector-filter:string";
 
 impl<'a> Terminus<'a> {
     /// A node by its name.
     pub(crate) fn at(address: &'a str) -> Self {
-        Self { address: Some(address), dynamic: false }
+        Self { address: Some(address), ..Self::default() }
     }
 
     /// Source and target share the fields that matter. Anything else, such as a transaction coordinator, reads as absent.
@@ -166,7 +175,7 @@ impl<'a> Terminus<'a> {
         let mut fields = described.fields()?;
         let address = fields.text()?;
         fields.skip(3)?;
-        Ok(Some(Self { address, dynamic: fields.boolean()? }))
+        Ok(Some(Self { address, dynamic: fields.boolean()?, ..Self::default() }))
     }
 
     fn write(w: &mut Writer<'_>, code: u8, terminus: Option<&Self>) {
@@ -178,8 +187,21 @@ impl<'a> Terminus<'a> {
             w.optional(terminus.address, |w, address| {
                 w.string(address);
             });
-            if terminus.dynamic {
-                w.nulls(3).boolean(true);
+            if terminus.dynamic || terminus.queue || terminus.selector.is_some() {
+                w.nulls(3).boolean(terminus.dynamic);
+            }
+            if code == SOURCE && (terminus.queue || terminus.selector.is_some()) {
+                w.nulls(2).optional(terminus.selector, |w, selector| {
+                    w.map(|w| {
+                        w.symbol(SELECTOR_FILTER).symbolic_descriptor(SELECTOR_FILTER).string(selector);
+                    });
+                });
+                w.nulls(2);
+            } else if terminus.queue {
+                w.null();
+            }
+            if terminus.queue {
+                w.symbol(QUEUE);
             }
         });
     }
@@ -198,6 +220,8 @@ pub(crate) struct Attach<'a> {
     pub initial_delivery_count: Option<u32>,
     /// Bytes; 0 for no limit.
     pub max_message_size: u64,
+    /// Of a receiver: those of higher priority are served first, as Artemis has it. Written, not read.
+    pub priority: Option<i32>,
 }
 
 impl<'a> Attach<'a> {
@@ -220,6 +244,7 @@ impl<'a> Attach<'a> {
             target,
             initial_delivery_count: fields.uint()?,
             max_message_size: fields.ulong()?.unwrap_or(0),
+            priority: None,
         })
     }
 
@@ -233,6 +258,11 @@ impl<'a> Attach<'a> {
                 w.uint(count);
             });
             w.ulong(self.max_message_size);
+            if let Some(priority) = self.priority {
+                w.nulls(2).map(|w| {
+                    w.symbol("priority").int(priority);
+                });
+            }
         });
     }
 }
@@ -367,7 +397,10 @@ pub(crate) enum DeliveryState<'a> {
     Accepted,
     Rejected(Option<ErrorInfo<'a>>),
     Released,
-    Modified,
+    Modified {
+        /// Whether the delivery counts as an attempt that failed.
+        failed: bool,
+    },
     /// `received`, or a state of an extension: not an outcome.
     Other,
 }
@@ -383,7 +416,7 @@ impl<'a> DeliveryState<'a> {
             Ok(Self::ACCEPTED) => Self::Accepted,
             Ok(Self::REJECTED) => Self::Rejected(ErrorInfo::decode(described.fields()?)?),
             Ok(Self::RELEASED) => Self::Released,
-            Ok(Self::MODIFIED) => Self::Modified,
+            Ok(Self::MODIFIED) => Self::Modified { failed: described.fields()?.boolean()? },
             _ => Self::Other,
         })
     }
@@ -393,7 +426,11 @@ impl<'a> DeliveryState<'a> {
             Self::Accepted => w.composite(Self::ACCEPTED, |_| ()),
             Self::Rejected(error) => w.composite(Self::REJECTED, |w| ErrorInfo::write_optional(error.as_ref(), w)),
             Self::Released => w.composite(Self::RELEASED, |_| ()),
-            Self::Modified | Self::Other => w.composite(Self::MODIFIED, |_| ()),
+            Self::Modified { failed } => w.composite(Self::MODIFIED, |w| {
+                w.boolean(*failed);
+            }),
+            // Nothing here sends an unknown outcome; given back unharmed is what comes next to it.
+            Self::Other => w.composite(Self::RELEASED, |_| ()),
         };
     }
 }
@@ -475,16 +512,20 @@ fn amqp_frame(out: &mut Vec<u8>, channel: u16, code: u8, write: impl FnOnce(&mut
 /// SASL frames (specification 5.3.3), as far as PLAIN needs them.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Sasl<'a> {
-    /// From the server: whether it offers PLAIN.
-    Mechanisms { plain: bool },
+    /// From the server: which of the mechanisms that we know it offers.
+    Mechanisms { plain: bool, external: bool, anonymous: bool },
     /// From the client.
     Init { mechanism: &'a str, response: Option<&'a [u8]> },
     /// From the server: 0 for success.
     Outcome { code: u8 },
 }
 
-/// The only mechanism offered.
+/// User and password. The only mechanism that we offer.
 pub(crate) const PLAIN: &str = "PLAIN";
+/// The certificate of the transport names the user.
+pub(crate) const EXTERNAL: &str = "EXTERNAL";
+/// Nobody in particular.
+pub(crate) const ANONYMOUS: &str = "ANONYMOUS";
 /// The outcome of a failed authentication.
 pub(crate) const SASL_AUTH_FAILED: u8 = 1;
 
@@ -498,12 +539,14 @@ impl<'a> Sasl<'a> {
         let mut fields = described.fields()?;
         match u8::try_from(described.code) {
             Ok(SASL_MECHANISMS) => {
-                let plain = match fields.value()? {
-                    Value::Symbol(only) => only == PLAIN,
-                    Value::Array(array) => array.contains_symbol(PLAIN),
+                let offered = fields.value()?;
+                let offers = |mechanism: &str| match offered {
+                    Value::Symbol(only) => only == mechanism,
+                    Value::Array(array) => array.contains_symbol(mechanism),
                     _ => false,
                 };
-                Ok(Self::Mechanisms { plain })
+                let (plain, external, anonymous) = (offers(PLAIN), offers(EXTERNAL), offers(ANONYMOUS));
+                Ok(Self::Mechanisms { plain, external, anonymous })
             }
             Ok(SASL_INIT) => {
                 let mechanism = fields.text()?.ok_or(DecodeError("SASL init without a mechanism"))?;
@@ -599,7 +642,7 @@ mod tests {
         assert!(!transfer.settled && !transfer.more && payload.starts_with(&[0, 0x53, 0x70]));
 
         let (sasl, rest) = frames(server.strip_prefix(&HEADER_SASL).expect("SASL"), FrameType::Sasl);
-        assert_eq!(Sasl::decode(sasl[0]), Ok(Sasl::Mechanisms { plain: true }));
+        assert_eq!(Sasl::decode(sasl[0]), Ok(Sasl::Mechanisms { plain: true, external: false, anonymous: false }));
         assert_eq!(Sasl::decode(sasl[1]), Ok(Sasl::Outcome { code: 0 }));
         let (bodies, _) = frames(rest.strip_prefix(&HEADER_AMQP).expect("AMQP"), FrameType::Amqp);
         let settled = bodies.iter().filter_map(|body| match Performative::decode(body).expect("a performative").0 {
@@ -629,10 +672,11 @@ mod tests {
             role: Role::Receiver,
             snd_settle_mode: 0,
             rcv_settle_mode: 0,
-            source: Some(Terminus { address: None, dynamic: true }),
+            source: Some(Terminus { dynamic: true, ..Terminus::default() }),
             target: Some(Terminus::at("t")),
             initial_delivery_count: Some(0),
             max_message_size: 1 << 40,
+            priority: None,
         };
         let flow = Flow { handle: Some(2), link_credit: Some(5), drain: true, ..Flow::default() };
         let transfer =

@@ -227,7 +227,7 @@ async fn authenticate(stream: &mut TcpStream, user: &str, password: &str) -> Res
     }
     let body = read_frame(stream, FrameType::Sasl, FRAME_BYTES_MAX as usize).await?;
     match Sasl::decode(&body).map_err(protocol)? {
-        Sasl::Mechanisms { plain: true } => {}
+        Sasl::Mechanisms { plain: true, .. } => {}
         _ => return Err(protocol("the endpoint does not offer PLAIN")),
     }
     let response = Zeroizing::new(format!("\0{user}\0{password}"));
@@ -302,18 +302,19 @@ impl State {
             target: Some(Terminus::at(&options.request_address)),
             initial_delivery_count: Some(0),
             max_message_size: 0,
+            priority: None,
         };
         requests.write(out, CHANNEL);
         let source = match &options.listen {
             Listen::Not => return,
             Listen::Inbox(address) => Terminus::at(address),
-            Listen::Dynamic => Terminus { address: None, dynamic: true },
+            Listen::Dynamic => Terminus { dynamic: true, ..Terminus::default() },
         };
         let answers = Attach {
             name: "answers",
             handle: ANSWERS,
             role: Role::Receiver,
-            target: Some(Terminus { address: source.address, dynamic: false }),
+            target: Some(Terminus { address: source.address, ..Terminus::default() }),
             source: Some(source),
             initial_delivery_count: None,
             max_message_size: options.answer_bytes_max as u64,
@@ -472,7 +473,7 @@ impl State {
         let outcome = match (disposition.role, &disposition.state) {
             (Role::Sender, _) | (Role::Receiver, None | Some(DeliveryState::Other)) => return,
             (Role::Receiver, Some(DeliveryState::Accepted)) => Outcome::Accepted,
-            (Role::Receiver, Some(DeliveryState::Released | DeliveryState::Modified)) => Outcome::Released,
+            (Role::Receiver, Some(DeliveryState::Released | DeliveryState::Modified { .. })) => Outcome::Released,
             (Role::Receiver, Some(DeliveryState::Rejected(error))) => {
                 let reason = error.as_ref().map_or("", |error| error.description.unwrap_or(error.condition));
                 Outcome::Rejected { reason: reason.to_owned() }

@@ -26,6 +26,7 @@ use super::hub::{Command, ConnectionId, LinkId, Offer, Offered};
 use super::refusal::{Fault, LOGGED_CHARS_MAX, Refusal};
 use super::replies::{Groups, Outlet, ReplyLink, SentReply};
 use super::requests::{Arrived, RequestLink};
+use crate::domain::Timestamp;
 use crate::ports::request_queue::Settlement;
 
 /// The error condition of a delivery that the worker rejected: its description is for people.
@@ -278,6 +279,7 @@ impl Conversation {
             target: served.filter(|_| refusal.is_none()).map(Terminus::at),
             initial_delivery_count: None,
             max_message_size: self.shared.limits.message_bytes_max as u64,
+            priority: None,
         };
         answer.write(self.output.buffer(), channel);
         if let Some(fault) = refusal {
@@ -301,10 +303,11 @@ impl Conversation {
             role: Role::Sender,
             snd_settle_mode: SENDER_UNSETTLED,
             rcv_settle_mode: attach.rcv_settle_mode.min(RECEIVER_SETTLES_SECOND),
-            source: attached.as_ref().map(|(_, address)| Terminus { address: Some(address), dynamic: source.dynamic }),
+            source: attached.as_ref().map(|(_, address)| Terminus { dynamic: source.dynamic, ..Terminus::at(address) }),
             target: attach.target.clone(),
             initial_delivery_count: Some(0),
             max_message_size: 0,
+            priority: None,
         };
         answer.write(self.output.buffer(), channel);
         match attached {
@@ -444,6 +447,7 @@ impl Conversation {
             correlation: message.message_id.map(<[u8]>::to_vec),
             platform_version: message.platform_version,
             dedup_id: message.dedup_id.map(str::to_owned),
+            sent_at: message.created_ms.map(Timestamp::from_millis),
             prior_deliveries: message.delivery_count,
             body: message.body.into_owned(),
         }))

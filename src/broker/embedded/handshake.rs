@@ -119,7 +119,7 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
             _ => refused(Refusal::Malformed, format_args!("no AMQP 1.0 header: {}", String::from_utf8_lossy(&header))),
         });
     }
-    Sasl::Mechanisms { plain: true }.write(&mut answer);
+    Sasl::Mechanisms { plain: true, external: false, anonymous: false }.write(&mut answer);
     stream.write_all(&answer).await?;
 
     let body = Zeroizing::new(read_frame(stream, FrameType::Sasl, limits.sasl_frame_bytes_max).await?);

@@ -15,6 +15,7 @@ use super::credentials::Caller;
 use super::limits::Limits;
 use super::lock;
 use super::refusal::Refusal;
+use crate::domain::Timestamp;
 use crate::ports::request_queue::{Delivery, DeliveryId, QueueError, Settlement};
 
 /// One connection, unique within the process.
@@ -60,6 +61,7 @@ pub(super) struct Offer {
     pub correlation: Option<Vec<u8>>,
     pub platform_version: Option<i32>,
     pub dedup_id: Option<String>,
+    pub sent_at: Option<Timestamp>,
     pub prior_deliveries: u32,
     pub body: Vec<u8>,
 }
@@ -297,6 +299,7 @@ impl Hub {
             caller: offer.caller.name.clone(),
             platform_version: offer.platform_version,
             dedup_id: offer.dedup_id,
+            sent_at: offer.sent_at,
             prior_deliveries: offer.prior_deliveries,
             body: offer.body,
         };

@@ -12,6 +12,7 @@
 mod connection;
 mod conversation;
 mod credentials;
+mod examine;
 mod handshake;
 mod hub;
 mod limits;
@@ -32,14 +33,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 pub use self::credentials::{Authenticator, Caller, Credentials, DuplicateUser, Evidence, SecretDigest};
+pub use self::examine::examine;
 pub use self::limits::Limits;
 pub use self::refusal::Refusal;
 
 use self::hub::Hub;
 use self::refusal::Refusals;
 use super::amqp::message::OutgoingMessage;
-use crate::ports::BoxFuture;
 use crate::ports::request_queue::{Delivery, DeliveryId, QueueError, Reply, RequestQueue, Settlement};
+use crate::ports::{BoxFuture, Probe};
 
 /// What the endpoint is to be.
 #[derive(Clone, Debug)]
@@ -264,6 +266,22 @@ impl RequestQueue for Endpoint {
             settled.await.map_err(|_| hub::unsafe_because("the connection was lost"))
         })
     }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.shutdown(Duration::ZERO))
+    }
+}
+
+/// The endpoint needs nothing from outside; it is lost only if it stopped listening.
+impl Probe for Endpoint {
+    fn part(&self) -> &'static str {
+        "broker"
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
+        let ended = self.acceptor.is_finished();
+        Box::pin(std::future::ready(if ended { Err("it listens no more".into()) } else { Ok(()) }))
+    }
 }
 
 impl Endpoint {
@@ -277,6 +295,7 @@ impl Endpoint {
             validated_user: &self.shared.container_id,
             headers: &reply.headers,
             body: &reply.body,
+            ..OutgoingMessage::default()
         };
         message.encode()
     }

@@ -82,7 +82,9 @@ impl Groups {
                 let text = error.as_ref().map_or("", |error| error.description.unwrap_or(error.condition));
                 Some(format!("the peer rejected a reply: {}", printable(text, LOGGED_CHARS_MAX)))
             }
-            Some(DeliveryState::Released | DeliveryState::Modified) => Some("the peer gave a reply back".to_owned()),
+            Some(DeliveryState::Released | DeliveryState::Modified { .. }) => {
+                Some("the peer gave a reply back".to_owned())
+            }
             Some(DeliveryState::Other) | None => Some("the peer settled a reply without accepting it".to_owned()),
         };
         if refused.is_none() {

@@ -107,7 +107,7 @@ impl Talk {
 }
 
 fn attach(handle: u32, role: Role, address: &str, dynamic: bool) -> Vec<u8> {
-    let terminus = Terminus { address: (!dynamic).then_some(address), dynamic };
+    let terminus = Terminus { address: (!dynamic).then_some(address), dynamic, ..Terminus::default() };
     let attach = Attach {
         name: "link",
         handle,
@@ -118,6 +118,7 @@ fn attach(handle: u32, role: Role, address: &str, dynamic: bool) -> Vec<u8> {
         target: Some(terminus),
         initial_delivery_count: Some(0),
         max_message_size: 0,
+        priority: None,
     };
     let mut out = Vec::new();
     attach.write(&mut out, 0);

@@ -13,6 +13,7 @@ use super::tables::{
 use crate::domain::notary_error::{Consumption, StateUsage};
 use crate::domain::verdict::{Decision, History, Outcome, Rejection, decide};
 use crate::domain::{CheckedRequest, StateRef, Timestamp, TxId, Verdict, X500Name};
+use crate::observe;
 use crate::ports::uniqueness::CommitError;
 
 /// The database in use, or nothing between a failure and the next opening. Readers in the process share it.
@@ -76,13 +77,22 @@ impl<M: Medium> Ledger<M> {
         Arc::clone(&self.totals)
     }
 
-    /// Decides and records `batch`. This blocks until it is durable.
+    /// Decides and records `batch`. This blocks until it is durable. An empty batch tells whether the
+    /// store can be written: it opens the file if need be, and commits nothing, durably.
     pub(super) fn commit(&self, batch: &[CheckedRequest], now: Timestamp) -> Result<Vec<Verdict>, CommitError> {
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
         let unavailable = |error: &dyn std::error::Error| CommitError::Unavailable(error.to_string());
         let database = self.database().map_err(|error| unavailable(&error))?;
+        if batch.is_empty() {
+            let written = begin_durable(&database).map_err(redb::Error::from);
+            let written = written.and_then(|transaction| transaction.commit().map_err(redb::Error::from));
+            return match written {
+                Ok(()) => Ok(Vec::new()),
+                Err(error) => {
+                    self.forget();
+                    Err(unavailable(&error))
+                }
+            };
+        }
         let prepared = self.prepare(&database, batch, now).map_err(|failure| {
             if let Failure::Engine(_) = failure {
                 self.forget();
@@ -97,6 +107,7 @@ impl<M: Medium> Ledger<M> {
             CommitError::OutcomeUnknown(error.to_string())
         })?;
         totals.publish(&self.totals);
+        observe::metrics::decided(batch, &decisions);
         let verdict = |(request, decision): (&CheckedRequest, Decision)| decision.outcome.into_verdict(request.tx_id);
         Ok(batch.iter().zip(decisions).map(verdict).collect())
     }

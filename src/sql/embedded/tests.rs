@@ -16,8 +16,8 @@ use crate::domain::transaction::RequestSignature;
 use crate::domain::{
     CheckedRequest, HashAlgorithm, PublicKey, SecureHash, StateRef, TimeWindow, Timestamp, TxId, Verdict, X500Name,
 };
-use crate::ports::UniquenessProvider;
 use crate::ports::uniqueness::CommitError;
+use crate::ports::{Probe, UniquenessProvider};
 use crate::sql::Memory;
 use disk::{Disk, Fault};
 
@@ -222,6 +222,26 @@ fn a_full_disk_fails_cleanly_and_heals() {
     assert_eq!((rest.len(), failed), (history.len() - told.len(), None));
     drop(ledger);
     verify(&disk).expect("whole");
+}
+
+/// Goal: readiness follows the disk (promise P5, row MO2). Method: fill it, look, make room, look, with no batch in between.
+#[tokio::test]
+async fn a_store_on_a_full_disk_is_seen_not_to_work_and_heals_without_a_batch() {
+    let disk = Disk::default();
+    create(&disk);
+    let store = super::Embedded::start(open(&disk).expect("opens"), disk::PATH.as_ref()).expect("starts");
+    let batch = [request(1, vec![state(1)], None)];
+    assert_eq!(store.probe().await, Ok(()));
+
+    disk.set_fault(Fault::Full { after_bytes: 0 });
+    store.commit(&batch, at(0)).await.expect_err("the disk is full");
+    for _ in 0..2 {
+        store.probe().await.expect_err("it is still full");
+    }
+
+    disk.set_fault(Fault::None);
+    assert_eq!(store.probe().await, Ok(()));
+    assert!(matches!(store.commit(&batch, at(0)).await.expect("works")[..], [Verdict::Committed(_)]));
 }
 
 /// Goal: an error says what is known. Method: fail each sync of a commit in turn; the repeat comes when the window is over, so its
