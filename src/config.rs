@@ -178,9 +178,9 @@ sections! {
         passphrase: SecretRef = "file:keys/passphrase";
         /// Transactions in the stage at once.
         slots: usize = 1024usize, 1..=65_536;
-        /// Most transactions under one signature; 1 signs each alone. With a file key a signature costs less than its Merkle
-        /// proof, so each is signed alone by default.
-        batch_transactions_max: usize = 1usize, 1..=10_000;
+        /// Most transactions under one signature; 1 signs each alone. 0 goes by the key: each alone while a signature costs less
+        /// than the Merkle proofs of a batch, as with a key file; all that wait under one with a slow token.
+        batch_transactions_max: usize = 0usize, 0..=10_000;
         /// Signatures in the making at once.
         signatures_in_flight_max: usize = 4usize, 1..=256;
         /// How often a signature is tried before the request is given back.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use tokio::runtime::Handle;
@@ -57,9 +58,9 @@ impl SigningActor {
                     let done = Completions::of(ctx.address());
                     self.runtime.spawn(async move {
                         let timer = observe::metrics::signature(transactions.len());
-                        let result = key.sign(transactions).await;
+                        let (result, took) = key.sign_timed(transactions).await;
                         timer.finish(&result);
-                        done.report(Event::Signed(id, result));
+                        done.report(Event::Signed(id, result, took));
                     });
                 }
                 Effect::Pause(id, pause_ms) => {
@@ -131,6 +132,24 @@ impl SigningKey {
     /// # Errors
     /// [`SignError`]; also for a signature that does not verify, which must never leave the worker.
     pub async fn sign(&self, transactions: Vec<CommittedTx>) -> Result<Vec<TransactionSignature>, SignError> {
+        self.sign_timed(transactions).await.0
+    }
+
+    /// As [`Self::sign`], with the time that the key alone took: what batches are sized by.
+    async fn sign_timed(
+        &self,
+        transactions: Vec<CommittedTx>,
+    ) -> (Result<Vec<TransactionSignature>, SignError>, Duration) {
+        let mut took = Duration::ZERO;
+        let signed = self.sign_and_verify(transactions, &mut took).await;
+        (signed, took)
+    }
+
+    async fn sign_and_verify(
+        &self,
+        transactions: Vec<CommittedTx>,
+        took: &mut Duration,
+    ) -> Result<Vec<TransactionSignature>, SignError> {
         let by = self.signer.public_key();
         let metadata =
             SignatureMetadata { platform_version: self.platform_version, scheme_number_id: by.scheme() as i32 };
@@ -139,7 +158,9 @@ impl SigningKey {
             _ => Signable::batch(transactions, metadata, &*self.form)
                 .map_err(|error| SignError::Unavailable(format!("cannot be signed together: {error}")))?,
         };
+        let since = Instant::now();
         let bytes = self.signer.sign(&signable).await?;
+        *took = since.elapsed();
         by.verify(signable.bytes(), &bytes)
             .map_err(|error| SignError::Unavailable(format!("the key made a bad signature: {error}")))?;
         signable.signatures(by, &bytes).map_err(|error| SignError::Unavailable(error.to_string()))

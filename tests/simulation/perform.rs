@@ -2,6 +2,7 @@
 //! own, so a worker can die between any two.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use notary_worker::domain::notary_error::StateUsage;
 use notary_worker::domain::verdict::Rejection;
@@ -196,7 +197,10 @@ impl World {
     fn check_signature(&mut self, worker: usize, transactions: &[CommittedTx]) {
         let distinct: BTreeSet<TxId> = transactions.iter().map(CommittedTx::tx_id).collect();
         let algorithms: BTreeSet<_> = distinct.iter().map(|tx| tx.0.algorithm()).collect();
-        let few = transactions.len() <= self.scenario.signing.batch_transactions_max;
+        let few = match self.scenario.signing.batch_transactions_max {
+            0 => transactions.len() <= signing::AUTOMATIC_BATCH_MAX,
+            limit => transactions.len() <= limit,
+        };
         if !few || distinct.len() != transactions.len() || algorithms.len() != 1 {
             self.unexpected(format!("worker {worker}: {transactions:?} cannot be signed together"));
         }
@@ -318,7 +322,8 @@ impl World {
         if let (Some(Bug::MixUpSignatures), Ok(signatures)) = (self.bug, &mut result) {
             signatures.rotate_left(1);
         }
-        self.task_after(worker, delay_ms, Task::Signing(signing::Event::Signed(batch, result)));
+        let took = Duration::from_millis(delay_ms);
+        self.task_after(worker, delay_ms, Task::Signing(signing::Event::Signed(batch, result, took)));
     }
 
     /// The next part of an answer goes out, or the answer breaks off; after the last part, its confirmation may be lost.
@@ -420,8 +425,8 @@ fn describe(task: &Task) -> (&'static str, u64) {
         Task::Uniqueness(uniqueness::Event::Committed(batch, Err(_))) => ("commit unknown", batch.0),
         Task::Uniqueness(uniqueness::Event::PauseOver(batch)) => ("commit pause over", batch.0),
         Task::Signing(signing::Event::Requested(ticket, _)) => ("signature wanted", ticket.0),
-        Task::Signing(signing::Event::Signed(batch, Ok(_))) => ("key answered", batch.0),
-        Task::Signing(signing::Event::Signed(batch, Err(_))) => ("key failed", batch.0),
+        Task::Signing(signing::Event::Signed(batch, Ok(_), _)) => ("key answered", batch.0),
+        Task::Signing(signing::Event::Signed(batch, Err(_), _)) => ("key failed", batch.0),
         Task::Signing(signing::Event::PauseOver(batch)) => ("key pause over", batch.0),
         Task::Inspect(delivery) => ("inspect", delivery.id.0),
         Task::AskVerdict(id, _) => ("ask for verdict", id.0),

@@ -171,7 +171,8 @@ impl Scenario {
                 backoff: Backoff { base_ms: rng.between(1, 50), cap_ms: rng.between(50, 400) },
             },
             signing: signing::Limits {
-                batch_transactions_max: rng.count(1, 5),
+                // None: by what a signature costs.
+                batch_transactions_max: rng.count(0, 5),
                 signatures_in_flight_max: rng.pick(&[1, 1, 2]),
                 attempts_max: rng.between(1, 4) as u32,
                 backoff: Backoff { base_ms: rng.between(1, 50), cap_ms: rng.between(50, 400) },
