@@ -14,6 +14,8 @@ pub mod wire;
 pub mod stages;
 // The stages as bounded actix actors.
 pub mod actors;
+// TLS towards brokers and databases.
+pub mod tls;
 // Stores: adapters of the uniqueness port.
 pub mod sql;
 // Private keys in memory and in files.

@@ -13,8 +13,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("stages", &["domain", "ports", "wire"]),
     ("observe", &["domain", "ports", "stages"]),
     ("actors", &["domain", "ports", "stages", "observe"]),
-    ("broker", &["domain", "ports", "observe"]),
-    ("sql", &["domain", "ports", "observe"]),
+    ("tls", &[]),
+    ("broker", &["domain", "ports", "observe", "tls"]),
+    ("sql", &["domain", "ports", "observe", "tls"]),
     ("hsm", &["domain", "ports", "keys", "observe"]),
     ("keys", &["domain"]),
     ("network", &["domain", "ports", "wire", "keys", "observe"]),
@@ -24,14 +25,14 @@ const ARROWS: &[(&str, &[&str])] = &[
         "worker",
         &[
             "domain", "ports", "wire", "stages", "actors", "broker", "sql", "hsm", "keys", "network", "observe",
-            "config",
+            "config", "tls",
         ],
     ),
     (
         "commands",
         &[
             "domain", "ports", "wire", "stages", "actors", "broker", "sql", "hsm", "keys", "network", "observe",
-            "config", "client", "worker",
+            "config", "client", "worker", "tls",
         ],
     ),
 ];
@@ -40,6 +41,13 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("actix", &["actors"]),
     ("redb", &["sql"]),
+    ("tokio_postgres", &["sql"]),
+    ("postgres_protocol", &["sql"]),
+    ("postgres", &["sql"]),
+    ("deadpool", &["sql"]),
+    ("deadpool_postgres", &["sql"]),
+    ("tokio_postgres_rustls", &["sql"]),
+    ("rustls", &["tls", "broker", "sql"]),
     ("sd_notify", &["observe"]),
     ("rustix", &["worker", "sql"]),
     ("snap", &["wire"]),
@@ -128,8 +136,9 @@ fn third_party_crates_are_named_in_their_folders_only() {
                     !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
                 })
             });
-            // `config` is also a module of this crate, and `metrics` one of `observe`.
-            let ours = matches!(*third_party, "config" | "metrics") && code.contains(&format!("{third_party}::"));
+            // `config` is also a module of this crate, `metrics` one of `observe`, and `postgres` one of `sql`.
+            let ours =
+                matches!(*third_party, "config" | "metrics" | "postgres") && code.contains(&format!("{third_party}::"));
             let fine = !named
                 || folders.contains(&module.as_str())
                 || (ours && !code.contains(&format!("use {third_party}::")));

@@ -6,6 +6,8 @@
 
 pub mod embedded;
 pub mod memory;
+pub mod postgres;
 
 pub use embedded::Embedded;
 pub use memory::Memory;
+pub use postgres::Postgres;

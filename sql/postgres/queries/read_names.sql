@@ -1,0 +1,3 @@
+SELECT digest, id
+FROM notary.names
+WHERE digest = ANY ($1)
