@@ -4,11 +4,16 @@
 //! [`memory`] is the same contract without a network. [`client`] is the other side of `embedded`: the demo, `submit`, the bench
 //! and the tests send requests with it.
 
+pub mod admin;
 mod amqp;
+pub mod callers;
 pub mod client;
 pub mod embedded;
 mod fair;
 pub mod memory;
+pub mod names;
+mod passwords;
+pub mod rabbitmq;
 
 /// A request as its sender hands it in.
 #[derive(Clone, PartialEq, Eq, Debug)]

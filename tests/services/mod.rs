@@ -8,6 +8,8 @@
     reason = "every test binary includes this module and uses a part of it"
 )]
 
+pub mod rabbitmq;
+
 pub mod postgres;
 
 use std::net::TcpListener;

@@ -1,0 +1,276 @@
+//! Keeps a worker connected: connects, consumes, notices what is lost, and begins anew. The only owner of recovery; lapin's own is
+//! off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer, Event};
+use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::lanes::Lanes;
+use super::pause::Pause;
+use super::state::{Session, Shared, Wish};
+use super::transport::explain;
+use super::worker::Desk;
+
+/// The first pause between rounds of attempts to connect.
+const RECONNECT_BASE: Duration = Duration::from_millis(100);
+/// How often the connection's state is looked at, besides being told: lapin tells of errors, and this finds what it forgot to tell.
+const GLANCE: Duration = Duration::from_millis(250);
+
+/// Keeps the connection.
+pub(super) struct Keeper {
+    pub desk: Desk,
+    pub shared: Arc<Shared>,
+    pub runtime: Handle,
+}
+
+/// Whom to tell how the first round of attempts ended.
+type First = Option<oneshot::Sender<Result<(), String>>>;
+
+/// Both queues being consumed.
+struct Intake {
+    requests: Consumer,
+    own: Consumer,
+}
+
+impl Keeper {
+    /// Runs until the wish is to close, or until no host could be reached in the first round.
+    pub(super) async fn run(self, first: oneshot::Sender<Result<(), String>>) {
+        let options = Arc::clone(&self.desk.options);
+        let hosts = &options.access.hosts;
+        let rounds = Pause { base: RECONNECT_BASE, cap: options.reconnect_cap };
+        let mut wish = self.shared.wish.subscribe();
+        let mut first: First = Some(first);
+        let (mut attempt, mut failures) = (0_usize, 0_u32);
+        while *wish.borrow_and_update() != Wish::Close {
+            let host = &hosts[attempt % hosts.len()];
+            let served = match options.access.connect(host, &self.runtime).await {
+                Ok(connection) => self.session(host, connection, &mut wish, &mut first).await,
+                Err(error) => {
+                    tracing::warn!(broker = "rabbitmq", %error, "cannot connect");
+                    self.shared.down(None, &error.to_string());
+                    false
+                }
+            };
+            if served {
+                // The host was good: it is tried first, after a pause that gives it time.
+                failures = 0;
+            } else {
+                attempt += 1;
+                failures += 1;
+                // Every host is tried once before the first pause.
+                if !attempt.is_multiple_of(hosts.len()) {
+                    continue;
+                }
+                if let Some(first) = first.take() {
+                    // Whoever opens the queue waits for exactly this.
+                    let _ = first.send(Err(self.shared.link().err().unwrap_or_default()));
+                    return;
+                }
+            }
+            let round = failures / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+            let closing = wish.wait_for(|wish| *wish == Wish::Close);
+            // Either way the loop looks again.
+            let _ = timeout(rounds.after(round), closing).await;
+        }
+    }
+
+    /// One connection, to its end. Returns whether it ever served.
+    async fn session(
+        &self,
+        host: &str,
+        connection: Connection,
+        wish: &mut watch::Receiver<Wish>,
+        first: &mut First,
+    ) -> bool {
+        let number = self.shared.fresh();
+        let session = Arc::new(Session {
+            number,
+            connection,
+            lanes: Lanes::new(),
+            probe: OnceCell::new(),
+            lost: watch::Sender::new(false),
+        });
+        let mut served = false;
+        let why = match self.serve(host, &session, wish, first, &mut served).await {
+            Ok(()) => "closed".to_owned(),
+            Err(why) => {
+                tracing::warn!(broker = "rabbitmq", host, why, served, "connection lost");
+                format!("{host}: {why}")
+            }
+        };
+        self.shared.down(Some(&session), &why);
+        // What is left of the connection gives back all that it holds. A dead one cannot be told.
+        let _ = timeout(self.desk.options.access.silence_max, session.connection.close(200, "bye".into())).await;
+        served
+    }
+
+    /// Serves as wished until the connection is lost (an error that says why) or is to be closed.
+    async fn serve(
+        &self,
+        host: &str,
+        session: &Arc<Session>,
+        wish: &mut watch::Receiver<Wish>,
+        first: &mut First,
+        served: &mut bool,
+    ) -> Result<(), String> {
+        let step = self.desk.options.access.silence_max;
+        let mut events = Box::pin(session.connection.events_listener());
+        let channel = within(step, "opening a channel", session.connection.create_channel()).await?;
+        let mut glance = interval(GLANCE);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut intake: Option<Intake> = None;
+        loop {
+            let wished = *wish.borrow_and_update();
+            match wished {
+                Wish::Close => {
+                    if let Some(intake) = intake.take() {
+                        self.leave(&channel, intake).await?;
+                    }
+                    return Ok(());
+                }
+                Wish::Rest => {
+                    if let Some(intake) = intake.take() {
+                        self.leave(&channel, intake).await?;
+                        tracing::info!(broker = "rabbitmq", host, "resting: takes no requests");
+                    }
+                }
+                Wish::Serve if intake.is_none() => {
+                    intake = Some(self.consume(&channel).await?);
+                    tracing::info!(broker = "rabbitmq", host, "serving");
+                }
+                Wish::Serve => {}
+            }
+            if !*served {
+                *served = true;
+                self.shared.up(session);
+                if let Some(first) = first.take() {
+                    // Whoever opens the queue waits for exactly this.
+                    let _ = first.send(Ok(()));
+                }
+            }
+            loop {
+                let (requests, own) = match &mut intake {
+                    Some(Intake { requests, own }) => (Some(requests), Some(own)),
+                    None => (None, None),
+                };
+                tokio::select! {
+                    changed = wish.changed() => {
+                        changed.map_err(|_| "the queue is gone".to_owned())?;
+                        break;
+                    }
+                    event = events.next() => match event {
+                        Some(Event::ConnectionBlocked(reason)) => {
+                            tracing::warn!(broker = "rabbitmq", host, reason, "the broker takes no messages");
+                        }
+                        Some(Event::ConnectionUnblocked) => {
+                            tracing::info!(broker = "rabbitmq", host, "the broker takes messages again");
+                        }
+                        Some(Event::Error(error)) if !session.connection.status().connected() => {
+                            return Err(explain(&error));
+                        }
+                        Some(_) => {}
+                        None => return Err("the connection ended".into()),
+                    },
+                    delivery = next(requests) => self.take(session, &self.desk.options.names.requests, delivery)?,
+                    delivery = next(own) => self.take(session, &self.desk.options.names.worker, delivery)?,
+                    _ = glance.tick() => {
+                        if !session.connection.status().connected() {
+                            return Err("the connection ended".into());
+                        }
+                        if !channel.status().connected() {
+                            return Err("the broker closed the channel".into());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(
+        &self,
+        session: &Arc<Session>,
+        queue: &str,
+        delivery: Option<lapin::Result<lapin::message::Delivery>>,
+    ) -> Result<(), String> {
+        match delivery {
+            Some(Ok(delivery)) => {
+                self.desk.admit(&self.shared, session, queue, delivery, &self.runtime);
+                Ok(())
+            }
+            Some(Err(error)) => Err(explain(&error)),
+            None => Err(format!("the broker ended the consumption of {queue}; was the queue deleted?")),
+        }
+    }
+
+    /// Consumes the service's queue and the worker's own. Quorum queues know no limit for a whole channel, so the worker's slots are
+    /// split between the two: an eighth, at least one, is for requests that name the worker.
+    async fn consume(&self, channel: &Channel) -> Result<Intake, String> {
+        let options = &self.desk.options;
+        let step = options.access.silence_max;
+        let own = (options.slots / 8).max(1);
+        let shared = options.slots.saturating_sub(own).max(1);
+        let mut consumers = Vec::with_capacity(2);
+        for (queue, prefetch) in [(&options.names.requests, shared), (&options.names.worker, own)] {
+            let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
+            within(step, "limiting deliveries", channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+            let consuming = channel.basic_consume(
+                queue.as_str().into(),
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            );
+            let consuming = within(step, "consuming", consuming).await;
+            consumers.push(consuming.map_err(|why| {
+                format!("cannot consume {queue}: {why}; `notary broker check` says what is missing, `notary broker apply` declares it")
+            })?);
+        }
+        match <[Consumer; 2]>::try_from(consumers) {
+            Ok([requests, own]) => Ok(Intake { requests, own }),
+            Err(_) => Err("two queues were consumed".into()),
+        }
+    }
+
+    /// Takes no more, and gives back what nobody has received. What was received can still be settled, as the channel stays.
+    async fn leave(&self, channel: &Channel, intake: Intake) -> Result<(), String> {
+        let step = self.desk.options.access.silence_max;
+        for mut consumer in [intake.requests, intake.own] {
+            let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            within(step, "cancelling", cancelled).await?;
+            // Its end follows what came before the cancellation.
+            while let Ok(Some(Ok(delivery))) = timeout(step, consumer.next()).await {
+                self.desk.give_back(&delivery.acker).await;
+            }
+        }
+        for held in self.shared.withdraw() {
+            self.desk.give_back(&held.acker).await;
+        }
+        Ok(())
+    }
+}
+
+/// The next delivery; never, if nothing is consumed.
+async fn next(consumer: Option<&mut Consumer>) -> Option<lapin::Result<lapin::message::Delivery>> {
+    match consumer {
+        Some(consumer) => consumer.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A step of the protocol with a deadline.
+pub(super) async fn within<T>(
+    deadline: Duration,
+    what: &str,
+    step: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, String> {
+    match timeout(deadline, step).await {
+        Ok(done) => done.map_err(|error| explain(&error)),
+        Err(_) => Err(format!("{what} took longer than {deadline:?}")),
+    }
+}
