@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod amqp;
+pub mod artemis;
 pub mod callers;
 pub mod client;
 pub mod embedded;

@@ -8,6 +8,7 @@
     reason = "every test binary includes this module and uses a part of it"
 )]
 
+pub mod artemis;
 pub mod rabbitmq;
 
 pub mod postgres;

@@ -11,6 +11,7 @@
 //! Left out: transactions, link resumption, symbolic descriptors (no implementation we met sends them).
 
 pub(super) mod codec;
+pub(super) mod connection;
 pub(super) mod frame;
 pub(super) mod message;
 pub(super) mod performative;

@@ -1,0 +1,325 @@
+//! The declaration in `broker/artemis/topology.toml`, put together for one service.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::broker::admin::{CallerAccount, Service, WorkerAccount};
+use crate::broker::names::slug;
+
+/// The declaration.
+const SOURCE: &str = include_str!("../../../broker/artemis/topology.toml");
+
+/// For whom an entry is made.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Each {
+    #[default]
+    Once,
+    Worker,
+    Caller,
+    Inbox,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Source {
+    setting: Vec<Entry<Setting>>,
+    permission: Vec<Entry<Permission>>,
+    user: Vec<Entry<User>>,
+    queue: Vec<Entry<Queue>>,
+    divert: Vec<Entry<Divert>>,
+}
+
+#[derive(Deserialize)]
+struct Entry<T> {
+    #[serde(default)]
+    each: Each,
+    #[serde(flatten)]
+    what: T,
+}
+
+/// How addresses behave; as the broker's management names it.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+pub(super) struct Setting {
+    #[serde(rename = "match")]
+    pub matches: String,
+    pub values: Map<String, Value>,
+}
+
+/// Who may do what with addresses; nobody else may do anything.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub(super) struct Permission {
+    #[serde(rename = "match")]
+    pub matches: String,
+    #[serde(default)]
+    pub send: BTreeSet<String>,
+    #[serde(default)]
+    pub consume: BTreeSet<String>,
+    #[serde(default)]
+    pub browse: BTreeSet<String>,
+}
+
+/// A user with a role.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub(super) struct User {
+    pub name: String,
+    pub role: String,
+}
+
+/// A durable queue, on an ANYCAST address of its name.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub(super) struct Queue {
+    pub name: String,
+}
+
+/// An exclusive divert.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub(super) struct Divert {
+    pub name: String,
+    pub from: String,
+    pub to: String,
+}
+
+/// Everything that one service needs.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Topology {
+    pub settings: Vec<Setting>,
+    pub permissions: Vec<Permission>,
+    /// Roles by user.
+    pub users: BTreeMap<String, BTreeSet<String>>,
+    pub queues: Vec<Queue>,
+    pub diverts: Vec<Divert>,
+}
+
+/// What stands for the placeholders.
+#[derive(Clone, Default)]
+struct Values(Vec<(&'static str, String)>);
+
+impl Values {
+    fn with(&self, more: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        Self(self.0.iter().cloned().chain(more).collect())
+    }
+
+    fn worker(&self, WorkerAccount { name, user }: &WorkerAccount) -> Self {
+        self.with([("{worker.slug}", slug(name)), ("{worker.user}", user.clone())])
+    }
+
+    fn caller(&self, prefix: &str, CallerAccount { user, inbox }: &CallerAccount) -> Self {
+        self.with([
+            ("{caller.user}", user.clone()),
+            ("{caller.role}", role(prefix, user)),
+            ("{caller.inbox}", inbox.clone().unwrap_or_default()),
+        ])
+    }
+
+    /// In one pass, so that what is put in is never looked at again.
+    fn text(&self, text: &str) -> String {
+        let (mut out, mut rest) = (String::new(), text);
+        while let Some(at) = rest.find('{') {
+            out.push_str(&rest[..at]);
+            rest = &rest[at..];
+            match self.0.iter().find(|(name, _)| rest.starts_with(name)) {
+                Some((name, value)) => {
+                    out.push_str(value);
+                    rest = &rest[name.len()..];
+                }
+                None => {
+                    out.push('{');
+                    rest = &rest[1..];
+                }
+            }
+        }
+        out + rest
+    }
+
+    fn set(&self, texts: &BTreeSet<String>) -> BTreeSet<String> {
+        texts.iter().map(|text| self.text(text)).collect()
+    }
+}
+
+/// The role of one caller. Artemis lists roles with commas between them, so names that are more than a word go in as a digest.
+fn role(prefix: &str, user: &str) -> String {
+    let plain = user.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@'));
+    match plain {
+        true => format!("{prefix}.caller.{user}"),
+        // 128 bits: nobody finds two names that would share a role.
+        false => format!("{prefix}.caller.{}", hex::encode(&Sha256::digest(user)[..16])),
+    }
+}
+
+/// Whether `name` can be part of an address: wildcards, and the mark between address and queue, would give it another meaning.
+fn check_name(what: &str, name: &str) -> Result<(), String> {
+    let strange = name.chars().find(|c| matches!(c, '#' | '*' | ':' | '{' | '}' | '>') || c.is_control());
+    match (name.is_empty(), strange) {
+        (true, _) => Err(format!("a {what} without a name")),
+        (false, Some(c)) => {
+            Err(format!("{what} {name:?}: Artemis gives {c:?} in the name of an address a meaning of its own"))
+        }
+        (false, None) => Ok(()),
+    }
+}
+
+impl Topology {
+    /// What `service` needs.
+    ///
+    /// # Errors
+    /// In one line, if a name cannot be used with Artemis.
+    pub(super) fn of(service: &Service) -> Result<Self, String> {
+        check_name("prefix", &service.prefix)?;
+        for caller in &service.callers {
+            check_name("caller", &caller.user)?;
+        }
+        let source: Source = toml::from_str(SOURCE).map_err(|error| format!("topology.toml: {error}"))?;
+        let prefix = &service.prefix;
+        let once = Values::default().with([("{prefix}", prefix.clone())]);
+        let values = |each: Each| -> Vec<Values> {
+            let callers = || service.callers.iter();
+            match each {
+                Each::Once => vec![once.clone()],
+                Each::Worker => service.workers.iter().map(|worker| once.worker(worker)).collect(),
+                Each::Caller => callers().map(|caller| once.caller(prefix, caller)).collect(),
+                Each::Inbox => {
+                    callers().filter(|caller| caller.inbox.is_some()).map(|c| once.caller(prefix, c)).collect()
+                }
+            }
+        };
+        fn filled<T, U>(
+            entries: &[Entry<T>],
+            values: impl Fn(Each) -> Vec<Values>,
+            fill: impl Fn(&T, &Values) -> U,
+        ) -> Vec<U> {
+            let all = entries.iter().flat_map(|entry| {
+                values(entry.each).iter().map(|values| fill(&entry.what, values)).collect::<Vec<_>>()
+            });
+            all.collect()
+        }
+        let mut users: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for user in filled(&source.user, values, |user, v| User { name: v.text(&user.name), role: v.text(&user.role) })
+        {
+            // A worker without a user is one whom a certificate names: the broker knows it, we do not.
+            if !user.name.is_empty() {
+                users.entry(user.name).or_default().insert(user.role);
+            }
+        }
+        let mut topology = Self {
+            settings: filled(&source.setting, values, |setting, v| {
+                let value = |value: &Value| match value {
+                    Value::String(text) => Value::String(v.text(text)),
+                    other => other.clone(),
+                };
+                let values = setting.values.iter().map(|(key, inner)| (key.clone(), value(inner))).collect();
+                Setting { matches: v.text(&setting.matches), values }
+            }),
+            permissions: filled(&source.permission, values, |permission, v| Permission {
+                matches: v.text(&permission.matches),
+                send: v.set(&permission.send),
+                consume: v.set(&permission.consume),
+                browse: v.set(&permission.browse),
+            }),
+            users,
+            queues: filled(&source.queue, values, |queue, v| Queue { name: v.text(&queue.name) }),
+            diverts: filled(&source.divert, values, |divert, v| Divert {
+                name: v.text(&divert.name),
+                from: v.text(&divert.from),
+                to: v.text(&divert.to),
+            }),
+        };
+        topology.merge_inboxes();
+        Ok(topology)
+    }
+
+    /// Several users may act for one party, and then share its inbox.
+    fn merge_inboxes(&mut self) {
+        let mut merged: Vec<Permission> = Vec::new();
+        for permission in self.permissions.drain(..) {
+            match merged.iter_mut().find(|known| known.matches == permission.matches) {
+                Some(known) => {
+                    known.send.extend(permission.send);
+                    known.consume.extend(permission.consume);
+                    known.browse.extend(permission.browse);
+                }
+                None => merged.push(permission),
+            }
+        }
+        self.permissions = merged;
+        let mut seen = BTreeSet::new();
+        self.settings.retain(|setting| seen.insert(setting.matches.clone()));
+        seen.clear();
+        self.queues.retain(|queue| seen.insert(queue.name.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::X500Name;
+
+    fn service(users: &[(&str, Option<&str>)]) -> Service {
+        let worker = WorkerAccount {
+            name: X500Name::parse("O=Notary Worker 1, L=Zurich, C=CH").expect("a legal name"),
+            user: "w1".into(),
+        };
+        let caller = |(user, inbox): &(&str, Option<&str>)| CallerAccount {
+            user: (*user).into(),
+            inbox: inbox.map(str::to_owned),
+        };
+        Service {
+            prefix: "notary".into(),
+            workers: vec![worker],
+            callers: users.iter().map(caller).collect(),
+            secrets: None,
+        }
+    }
+
+    /// The promise behind every caller's name: who may send where, and which ways lead to the shared queue.
+    #[test]
+    fn nobody_but_a_caller_sends_to_its_entrance_and_nobody_at_all_to_the_shared_queue() {
+        let topology = Topology::of(&service(&[("alice", Some("p2p.inbound.A")), ("bob", None)])).expect("good names");
+        let senders = |address: &str| {
+            let permission = topology.permissions.iter().find(|permission| permission.matches == address);
+            permission.expect("it is ruled").send.iter().cloned().collect::<Vec<_>>()
+        };
+        assert!(senders("notary.requests").is_empty() && senders("notary.#").is_empty());
+        assert!(senders("notary.worker.notary-worker-1.zurich.ch").is_empty());
+        assert_eq!(senders("notary.from.alice"), ["notary.caller.alice"]);
+        assert_eq!(senders("notary.from.bob"), ["notary.caller.bob"]);
+        assert_eq!(senders("p2p.inbound.A"), ["notary.worker"]);
+        let ways = topology.diverts.iter().filter(|divert| divert.to == "notary.requests");
+        assert_eq!(
+            ways.map(|divert| divert.from.as_str()).collect::<Vec<_>>(),
+            ["notary.from.alice", "notary.from.bob"]
+        );
+        // No way leads back to an entrance, so no message can go round in circles.
+        for divert in &topology.diverts {
+            assert!(topology.diverts.iter().all(|other| other.from != divert.to), "{divert:?}");
+        }
+        assert!(topology.diverts.iter().all(|d| topology.queues.iter().any(|queue| queue.name == d.from)));
+        assert!(topology.diverts.iter().all(|d| topology.queues.iter().any(|queue| queue.name == d.to)));
+    }
+
+    #[test]
+    fn users_who_share_a_party_share_its_inbox() {
+        let inbox = Some("p2p.inbound.A");
+        let topology = Topology::of(&service(&[("a1", inbox), ("a2", inbox)])).expect("good names");
+        let rights: Vec<_> = topology.permissions.iter().filter(|p| p.matches == "p2p.inbound.A").collect();
+        assert_eq!(rights.len(), 1);
+        assert_eq!(
+            rights[0].consume.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["notary.caller.a1", "notary.caller.a2"]
+        );
+        assert_eq!(topology.queues.iter().filter(|queue| queue.name == "p2p.inbound.A").count(), 1);
+    }
+
+    #[test]
+    fn names_with_a_meaning_for_artemis_are_refused_and_commas_never_reach_a_list_of_roles() {
+        for name in ["#", "a.*", "a::b", "", "a\nb"] {
+            assert!(Topology::of(&service(&[(name, None)])).is_err(), "{name:?}");
+        }
+        let topology = Topology::of(&service(&[("O=Alice, L=London, C=GB", None)])).expect("a good name");
+        let roles: Vec<_> = topology.users["O=Alice, L=London, C=GB"].iter().collect();
+        assert!(roles.len() == 1 && !roles[0].contains(','), "{roles:?}");
+    }
+}
