@@ -51,6 +51,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("async_rs", &["broker"]),
     ("futures_io", &["broker"]),
     ("ureq", &["broker"]),
+    ("cryptoki", &["hsm"]),
     ("rustls", &["tls", "broker", "sql"]),
     ("tokio_rustls", &["broker"]),
     ("sd_notify", &["observe"]),

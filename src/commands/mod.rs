@@ -60,6 +60,12 @@ enum Verb {
     Bench(bench::BenchArguments),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArguments),
+    /// What the worker starts for each PKCS#11 token (`hsm::pkcs11`); of no use to people.
+    #[command(hide = true)]
+    TokenKeeper {
+        /// The token's label, for the list of processes.
+        token: Option<String>,
+    },
 }
 
 /// Where the configuration comes from; the same for every verb that needs one.
@@ -157,5 +163,9 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Verb::Store(arguments) => store::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Completions(arguments) => completions::run(&arguments),
+        Verb::TokenKeeper { .. } => {
+            crate::hsm::pkcs11::serve_keeper().map_err(|error| Failure::new(Exit::Fault, error))?;
+            Ok(Exit::Done)
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! Two schemes, the ones that Corda recommends and every HSM has: Ed25519 and ECDSA on P-256. Both sign deterministically
 //! (RFC 8032, RFC 6979), so no signature depends on the quality of a random number. Secrets are wiped when dropped.
 
+pub mod csr;
 pub mod file;
 
 use core::fmt;
@@ -129,6 +130,14 @@ impl PrivateKey {
             }
             Secret::EcdsaSecp256r1(key) => key.to_pkcs8_der().expect("a P-256 key encodes"),
         }
+    }
+
+    /// The secret itself, as PKCS#11 holds it: the seed of an Ed25519 key, the scalar of an ECDSA key.
+    pub(crate) fn to_secret_bytes(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(match &self.secret {
+            Secret::Ed25519(key) => key.as_bytes().to_vec(),
+            Secret::EcdsaSecp256r1(key) => key.to_bytes().to_vec(),
+        })
     }
 
     /// Unencrypted PKCS#8 PEM; wiped when dropped.

@@ -8,6 +8,8 @@
     reason = "every test binary includes this module and uses a part of it"
 )]
 
+pub mod softhsm2;
+
 pub mod artemis;
 pub mod rabbitmq;
 
