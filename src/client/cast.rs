@@ -1,19 +1,24 @@
 //! The parties of a development network as clients, each with its keys and its own connection.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::judge::Answer;
 use super::ledger::{Draft, WireTransaction};
+use super::line::{Artemis, Endpoint, Line, RabbitMq};
 use super::session::{AskError, NotaryConnection};
 use crate::broker::client::{Listen, Options};
+use crate::broker::{Outcome, artemis, rabbitmq};
+
 use crate::domain::merkle::MerkleError;
 use crate::domain::{HashAlgorithm, Party, SecureHash, StateRef, TxId, X500Name};
 use crate::keys::PrivateKey;
 use crate::network::FileNetworkMap;
-use crate::network::development::DevelopmentNetwork;
+use crate::network::development::{DevelopmentNetwork, PartyAccount};
 use crate::ports::clock::SystemClock;
 use crate::ports::{Clock, NetworkMap};
 
@@ -23,6 +28,68 @@ const CLIENT_FLOW: &str = "net.corda.core.flows.NotaryFlow$Client";
 const PLATFORM_VERSION: i32 = 12;
 /// How long a request may take, broken connections included: twice what a Corda client waits before it tries again.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a step with a broker may take, in either direction.
+const STEP: Duration = Duration::from_secs(30);
+
+/// How the parties reach the notary.
+#[derive(Clone)]
+pub enum Access {
+    /// At the worker's own endpoint.
+    Endpoint(SocketAddr),
+    /// Over a RabbitMQ.
+    RabbitMq {
+        /// How to reach it; user and password are each party's own.
+        access: rabbitmq::Access,
+        /// What the names of the service's queues begin with.
+        prefix: String,
+        /// A folder with a password for each broker user, `USER.password`. A party's user is called like its folder, such as `alice`.
+        secrets: PathBuf,
+    },
+    /// Over an Artemis.
+    Artemis {
+        /// As for RabbitMQ.
+        access: artemis::Access,
+        /// As for RabbitMQ.
+        prefix: String,
+        /// As for RabbitMQ.
+        secrets: PathBuf,
+    },
+}
+
+impl Access {
+    fn line(&self, member: &PartyAccount, service: &Party) -> Result<Box<dyn Line>, CastError> {
+        let inbox = format!("p2p.inbound.{}", member.party.owning_key.name_hash());
+        let requests = format!("p2p.inbound.{}", service.owning_key.name_hash());
+        let user = &member.short_name;
+        let password = |secrets: &Path| {
+            let path = secrets.join(format!("{user}.password"));
+            let text = std::fs::read_to_string(&path).map_err(|e| CastError(format!("{}: {e}", path.display())))?;
+            Ok(Zeroizing::new(text.trim_end().to_owned()))
+        };
+        Ok(match self {
+            Self::Endpoint(address) => {
+                let (user, secret) = (&member.sasl_user, &member.sasl_secret.0);
+                let options = Options::new(*address, user, secret, &requests, Listen::Inbox(inbox));
+                Box::new(Endpoint { options })
+            }
+            Self::RabbitMq { access, prefix, secrets } => {
+                let (name, password) = (format!("client {user}"), password(secrets)?);
+                let password = Arc::new(move || Ok(password.clone()));
+                let access = rabbitmq::Access { user: user.clone(), password, name, ..access.clone() };
+                let reply_queue = format!("{prefix}.replies.{user}");
+                let options = rabbitmq::client::Options { access, prefix: prefix.clone(), reply_queue, timeout: STEP };
+                Box::new(RabbitMq { options })
+            }
+            Self::Artemis { access, prefix, secrets } => {
+                let (name, password) = (format!("client {user}"), password(secrets)?);
+                let password = Arc::new(move || Ok(password.clone()));
+                let access = artemis::Access { user: user.clone(), password, name, ..access.clone() };
+                Box::new(Artemis { access, prefix: prefix.clone(), patience: STEP })
+            }
+        })
+    }
+}
 
 /// All parties of a development network, connected.
 pub struct Cast {
@@ -35,11 +102,19 @@ pub struct Cast {
 pub struct CastError(String);
 
 impl Cast {
-    /// Reads the development network in `folder` and connects every party to the worker at `address`.
+    /// Reads the development network in `folder` and connects every party to the worker's own endpoint at `address`.
     ///
     /// # Errors
     /// [`CastError`] if the network cannot be read, or a party is not let in.
     pub async fn connect(folder: &Path, address: SocketAddr) -> Result<Self, CastError> {
+        Self::connect_by(folder, &Access::Endpoint(address), PATIENCE).await
+    }
+
+    /// The same by any road; each request is given `patience`, broken connections included.
+    ///
+    /// # Errors
+    /// [`CastError`] if the network cannot be read, or a party is not let in.
+    pub async fn connect_by(folder: &Path, access: &Access, patience: Duration) -> Result<Self, CastError> {
         let failed = |error: &dyn core::fmt::Display| CastError(error.to_string());
         let network = DevelopmentNetwork::open(folder);
         let map = FileNetworkMap::load(&network.network_dir(), SystemClock.now()).map_err(|error| failed(&error))?;
@@ -51,11 +126,9 @@ impl Cast {
         let service = service.identity.clone();
         let mut actors = Vec::new();
         for member in network.parties().map_err(|error| failed(&error))? {
-            let inbox = format!("p2p.inbound.{}", member.party.owning_key.name_hash());
-            let requests = format!("p2p.inbound.{}", service.owning_key.name_hash());
+            let line = access.line(&member, &service)?;
             let user = member.sasl_user;
-            let options = Options::new(address, &user, &member.sasl_secret.0, &requests, Listen::Inbox(inbox));
-            let connection = NotaryConnection::connect(options, service.owning_key.clone(), PLATFORM_VERSION, PATIENCE)
+            let connection = NotaryConnection::connect(line, service.owning_key.clone(), PLATFORM_VERSION, patience)
                 .await
                 .map_err(|error| CastError(format!("{user}: {error}")))?;
             actors.push(Arc::new(Actor {
@@ -180,6 +253,19 @@ impl Actor {
     /// [`AskError`].
     pub async fn open_session(&self, flow: &str, payload: Option<&[u8]>) -> Result<Answer, AskError> {
         self.connection.ask(flow, None, payload).await
+    }
+
+    /// Whether its requests are stored on the way: see [`super::line::Line::stores`].
+    pub fn stores(&self) -> bool {
+        self.connection.stores()
+    }
+
+    /// Sends bytes as they are, once, and waits for what the broker says of them, not for an answer.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn post(&self, body: Vec<u8>) -> Result<Outcome, AskError> {
+        self.connection.post(body).await
     }
 
     /// Sends bytes as they are.

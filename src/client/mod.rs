@@ -4,4 +4,6 @@
 pub mod cast;
 pub mod judge;
 pub mod ledger;
+pub mod line;
+pub mod scenes;
 pub mod session;

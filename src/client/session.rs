@@ -10,7 +10,8 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::judge::{Answer, Breach, Session};
-use crate::broker::client::{Answers, Client, ClientError, Options};
+use super::line::{Connection, Line, Receiver, Sender};
+use crate::broker::client::ClientError;
 use crate::broker::{Outcome, Request};
 use crate::domain::{PublicKey, TxId};
 use crate::wire::{self, InitialSession, SessionMessage};
@@ -18,6 +19,9 @@ use crate::wire::{self, InitialSession, SessionMessage};
 /// The pauses between attempts, as a bridge's but shorter: the worker is on this machine.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long the answer to a stored request may take before the request is sent again. A Corda client waits 30 s; this one waits
+/// less, so that a request that a broker lost would be seen as a late answer and not as none.
+const STORED_WAIT: Duration = Duration::from_secs(10);
 
 /// Why there is no answer.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
@@ -41,7 +45,7 @@ pub enum AskError {
 
 /// A party's way to one notary.
 pub struct NotaryConnection {
-    options: Options,
+    line: Box<dyn Line>,
     notary: PublicKey,
     platform_version: i32,
     patience: Duration,
@@ -51,7 +55,7 @@ pub struct NotaryConnection {
 
 #[derive(Clone)]
 struct Live {
-    client: Client,
+    sender: Arc<dyn Sender>,
     /// Told apart from later connections, so that one failure is not taken for the next connection's.
     number: u64,
 }
@@ -67,15 +71,15 @@ impl NotaryConnection {
     /// # Errors
     /// [`ClientError`] if the first connection fails; later ones are repaired.
     pub async fn connect(
-        options: Options,
+        line: Box<dyn Line>,
         notary: PublicKey,
         platform_version: i32,
         patience: Duration,
     ) -> Result<Self, ClientError> {
         let pending = Arc::default();
-        let client = open(&options, &pending).await?;
-        let live = AsyncMutex::new(Some(Live { client, number: 0 }));
-        Ok(Self { options, notary, platform_version, patience, live, pending })
+        let sender = open(&*line, &pending).await?;
+        let live = AsyncMutex::new(Some(Live { sender, number: 0 }));
+        Ok(Self { line, notary, platform_version, patience, live, pending })
     }
 
     /// Starts a session of `flow` with this first payload and waits for its complete answer.
@@ -112,6 +116,22 @@ impl NotaryConnection {
             _ => (getrandom::u64().map_err(|e| AskError::Unable(e.to_string()))? as i64, 0, None),
         };
         self.send(session_id, tx_id, format!("N-R-{session_id}-{entropy}-0-0"), body).await
+    }
+
+    /// Sends bytes as they are, once, and waits for what the broker says of them.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn post(&self, body: Vec<u8>) -> Result<Outcome, AskError> {
+        let number = getrandom::u64().map_err(|error| AskError::Unable(error.to_string()))?;
+        let request = Request { dedup_id: format!("post-{number:x}"), platform_version: self.platform_version, body };
+        let unable = |error: ClientError| AskError::Unable(error.to_string());
+        self.live().await.map_err(unable)?.sender.send(request).await.map_err(unable)
+    }
+
+    /// Whether requests are stored on the way: see [`Line::stores`].
+    pub fn stores(&self) -> bool {
+        self.line.stores()
     }
 
     async fn send(
@@ -155,12 +175,13 @@ impl NotaryConnection {
         let outcome = tokio::select! {
             // The answer is worth more than the outcome: it is accepted, so the outcome can only follow.
             answer = &mut *answered => return answer.map_err(|_| Attempt::Again("the session was forgotten".into())),
-            outcome = live.client.send(request) => outcome,
+            outcome = live.sender.send(request) => outcome,
         };
         match outcome {
             Ok(Outcome::Accepted) => {
-                // All of the answer was accepted by our reader before; it may still be looking at it.
-                let answer = tokio::time::timeout(RETRY_PAUSE_MAX, answered).await;
+                // Straight from the worker, all of the answer was accepted by our reader before; it may still be looking at it.
+                let wait = if self.line.stores() { STORED_WAIT } else { RETRY_PAUSE_MAX };
+                let answer = tokio::time::timeout(wait, answered).await;
                 match answer {
                     Ok(Ok(answer)) => Ok(answer),
                     _ => Err(Attempt::Again("accepted without an answer".into())),
@@ -184,9 +205,9 @@ impl NotaryConnection {
         if let Some(live) = &*live {
             return Ok(live.clone());
         }
-        let client = open(&self.options, &self.pending).await?;
+        let sender = open(&*self.line, &self.pending).await?;
         let number = getrandom::u64().map_err(|error| ClientError::Connection(error.to_string()))?;
-        let new = Live { client, number };
+        let new = Live { sender, number };
         *live = Some(new.clone());
         Ok(new)
     }
@@ -194,7 +215,7 @@ impl NotaryConnection {
     /// Says goodbye.
     pub async fn close(&self) {
         if let Some(live) = self.live.lock().await.take() {
-            live.client.close().await;
+            live.sender.close().await;
         }
     }
 }
@@ -217,14 +238,14 @@ impl Drop for Forget<'_> {
     }
 }
 
-async fn open(options: &Options, pending: &Arc<Mutex<HashMap<i64, Pending>>>) -> Result<Client, ClientError> {
-    let (client, answers) = Client::connect(options.clone()).await?;
-    tokio::spawn(read(answers, Arc::clone(pending)));
-    Ok(client)
+async fn open(line: &dyn Line, pending: &Arc<Mutex<HashMap<i64, Pending>>>) -> Result<Arc<dyn Sender>, ClientError> {
+    let Connection { sender, receiver } = line.open().await?;
+    tokio::spawn(read(receiver, Arc::clone(pending)));
+    Ok(sender.into())
 }
 
 /// Takes answers as they come and gives each to its session.
-async fn read(mut answers: Answers, pending: Arc<Mutex<HashMap<i64, Pending>>>) {
+async fn read(mut answers: Box<dyn Receiver>, pending: Arc<Mutex<HashMap<i64, Pending>>>) {
     while let Some(answer) = answers.next().await {
         let Ok(message) = wire::decode_session_message(&answer.body, &wire::Limits::DEFAULT) else {
             tracing::warn!(dedup_id = answer.dedup_id, "an undecodable answer");

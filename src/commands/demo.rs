@@ -1,7 +1,5 @@
 //! `notary demo`: a notary at work, on a throw-away network, with every answer judged.
 
-mod scenes;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +9,7 @@ use serde_json::json;
 use super::bench::load::{self, Plan};
 use super::{Exit, Failure, init, table};
 use crate::client::cast::Cast;
+use crate::client::scenes;
 use crate::config;
 use crate::network::development::Spec;
 use crate::ports::Clock;

@@ -6,9 +6,11 @@
 //!   network/                        what a worker reads, see `FileNetworkMap`
 //!     root.pem  network-parameters  historic-parameters/  node-infos/nodeInfo-{worker,alice,bob,…}
 //!     sasl-users                    one line a party: <salt>:<SHA-256 of salt and secret>, both hex, a space, its legal name
+//!     callers.toml                  who a broker user is: `<short name> = "<legal name>"`, one line a party
 //!   keys/
-//!     service.p8  worker.p8         the service key and the worker's own identity key, encrypted PKCS#8
-//!     passphrase                    opens both
+//!     service.p8  worker.p8         the service key and the worker's own identity key, encrypted PKCS#8; further workers
+//!                                   have worker-2.p8, worker-3.p8, …
+//!     passphrase                    opens them
 //!   parties/<short name>/           what a client of the party needs
 //!     name                          its legal name
 //!     identity.p8                   its identity key, PKCS#8 in the clear
@@ -42,6 +44,8 @@ use crate::wire::{
 
 /// Parties that can be asked for: enough for every demonstration, and made in a second or two.
 pub const PARTIES_MAX: usize = 100;
+/// Workers that can be asked for.
+pub const WORKERS_MAX: usize = 16;
 /// How long certificates are valid, in seconds: ten years, as those of Corda's development mode.
 const VALID_SECONDS: i64 = 10 * 365 * 86_400;
 /// How long before now they are valid already, in seconds: clocks of other machines may be behind.
@@ -53,6 +57,7 @@ const PLATFORM_VERSION: i32 = 12;
 
 const NETWORK: &str = "network";
 const SASL_USERS: &str = "network/sasl-users";
+const CALLERS: &str = "network/callers.toml";
 const SERVICE_KEY: &str = "keys/service.p8";
 const WORKER_KEY: &str = "keys/worker.p8";
 const PASSPHRASE: &str = "keys/passphrase";
@@ -78,9 +83,11 @@ const PARTY_NAMES: [(&str, &str, &str); 8] = [
 pub struct Spec {
     /// How many parties, at most [`PARTIES_MAX`]: Alice Corp, Bob Plc, Charlie Ltd, …
     pub parties: usize,
+    /// How many workers serve the notary service, at most [`WORKERS_MAX`].
+    pub workers: usize,
     /// Scheme of the service key: Ed25519 or ECDSA P-256.
     pub service_scheme: SignatureScheme,
-    /// Where the worker's node info says that it listens.
+    /// Where the first worker's node info says that it listens; the others follow on the next ports.
     pub worker_address: HostAndPort,
     /// The lowest platform version allowed. From 4 on, transactions have to name network parameters.
     pub minimum_platform_version: i32,
@@ -93,6 +100,7 @@ impl Spec {
     pub fn new(now: Timestamp) -> Self {
         Self {
             parties: 3,
+            workers: 1,
             service_scheme: SignatureScheme::Ed25519,
             worker_address: HostAndPort { host: "127.0.0.1".into(), port: 10_002 },
             minimum_platform_version: 4,
@@ -150,6 +158,9 @@ pub enum DevelopmentError {
     /// More than [`PARTIES_MAX`] parties.
     #[error("at most {PARTIES_MAX} parties can be made")]
     TooManyParties,
+    /// None, or more than [`WORKERS_MAX`] workers.
+    #[error("1 to {WORKERS_MAX} workers can be made")]
+    Workers,
     /// The operating system refuses.
     #[error("{}: {error}", path.display())]
     Io {
@@ -193,6 +204,9 @@ impl DevelopmentNetwork {
     pub fn create(dir: &Path, spec: &Spec) -> Result<Self, DevelopmentError> {
         if spec.parties > PARTIES_MAX {
             return Err(DevelopmentError::TooManyParties);
+        }
+        if spec.workers == 0 || spec.workers > WORKERS_MAX {
+            return Err(DevelopmentError::Workers);
         }
         let fail = |path: &Path| {
             let path = path.to_owned();
@@ -330,8 +344,6 @@ fn make(dir: &Path, spec: &Spec) -> Result<(), DevelopmentError> {
     file::create(&dir.join(PASSPHRASE), format!("{}\n", *passphrase).as_bytes())?;
     let service_key = PrivateKey::generate(spec.service_scheme)?;
     file::save_encrypted(&dir.join(SERVICE_KEY), &service_key, &passphrase)?;
-    let worker_key = PrivateKey::generate(SignatureScheme::Ed25519)?;
-    file::save_encrypted(&dir.join(WORKER_KEY), &worker_key, &passphrase)?;
     let service =
         Party { name: known_name("Notary Service", "Zurich", "CH"), owning_key: service_key.public_key().clone() };
     // Nobody serves it; it is there to move states to, as a notary change needs a second notary on the list.
@@ -339,13 +351,19 @@ fn make(dir: &Path, spec: &Spec) -> Result<(), DevelopmentError> {
         name: known_name("Other Notary", "London", "GB"),
         owning_key: PrivateKey::generate(SignatureScheme::Ed25519)?.public_key().clone(),
     };
-    let worker = known_name("Notary Worker 1", "Zurich", "CH");
-    let paths = [issuers.legal_identity(&worker, worker_key.public_key())?, issuers.service_identity(&service)?];
     let node_info = |short_name: &str| network.join(NODE_INFOS).join(format!("{NODE_INFO_PREFIX}{short_name}"));
-    let signed = sign_node_info(spec, spec.worker_address.clone(), paths.into(), &[&worker_key, &service_key]);
-    file::create(&node_info("worker"), &signed)?;
+    for n in 1..=spec.workers {
+        let (name, short_name, key_file) = worker(n);
+        let key = PrivateKey::generate(SignatureScheme::Ed25519)?;
+        file::save_encrypted(&dir.join(key_file), &key, &passphrase)?;
+        let paths = [issuers.legal_identity(&name, key.public_key())?, issuers.service_identity(&service)?];
+        // The number of workers is small, and the ports are only named.
+        let port = spec.worker_address.port.saturating_add((n - 1) as _);
+        let address = HostAndPort { port, ..spec.worker_address.clone() };
+        file::create(&node_info(&short_name), &sign_node_info(spec, address, paths.into(), &[&key, &service_key]))?;
+    }
 
-    let mut sasl_users = String::new();
+    let (mut sasl_users, mut callers) = (String::new(), String::new());
     for n in 0..spec.parties {
         let (short_name, name, scheme) = party(n);
         let key = PrivateKey::generate(scheme)?;
@@ -356,14 +374,23 @@ fn make(dir: &Path, spec: &Spec) -> Result<(), DevelopmentError> {
         let secret = Zeroizing::new(secret()?);
         file::create(&account.join(PARTY_SECRET), format!("{}\n", *secret).as_bytes())?;
         sasl_users.push_str(&format!("{} {name}\n", digest(&secret)?));
+        callers.push_str(&format!("{short_name} = \"{name}\"\n"));
         // Clients of a development network do not listen; a node info must name an address all the same.
         let address = HostAndPort { host: format!("{short_name}.invalid"), port: 10_002 };
         let path = issuers.legal_identity(&name, key.public_key())?;
         file::create(&node_info(&short_name), &sign_node_info(spec, address, vec![path], &[&key]))?;
     }
     file::create(&dir.join(SASL_USERS), sasl_users.as_bytes())?;
+    file::create(&dir.join(CALLERS), callers.as_bytes())?;
     file::create(&network.join(PARAMETERS), &issuers.sign_parameters(spec, [service, other_notary]))?;
     Ok(())
+}
+
+/// Worker number `n`, from 1: its legal name, its short name and where its key is kept.
+pub fn worker(n: usize) -> (X500Name, String, String) {
+    let suffix = if n == 1 { String::new() } else { format!("-{n}") };
+    let name = known_name(&format!("Notary Worker {n}"), "Zurich", "CH");
+    (name, format!("worker{suffix}"), format!("keys/worker{suffix}.p8"))
 }
 
 fn make_dir(path: &Path) -> Result<(), DevelopmentError> {
