@@ -4,6 +4,7 @@
 //! are faults, with a suggestion; so are duplicate ones, which TOML itself refuses. All faults are reported at once, and nothing
 //! connects before there are none. Relative paths start at the configuration file's folder.
 
+mod checks;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -118,8 +119,42 @@ sections! {
     }
     /// Where requests come from and answers go.
     broker: Broker {
-        /// Which broker: `embedded` is the worker's own AMQP 1.0 endpoint.
+        /// Which broker: `embedded` is the worker's own AMQP 1.0 endpoint, `rabbitmq` one that speaks AMQP 0-9-1, `artemis` one that
+        /// speaks AMQP 1.0.
         kind: BrokerKind = BrokerKind::Embedded;
+        /// Where the broker is: `HOST:PORT`, several separated by commas; each is tried in turn. Not for `embedded`.
+        hosts: String = "";
+        /// The virtual host (RabbitMQ only).
+        vhost: String = "/";
+        /// The broker user of this worker. Empty with a client certificate: then the certificate names the user (SASL EXTERNAL).
+        user: String = "";
+        /// The broker user's password, by reference.
+        password: SecretRef = "";
+        /// Certificates of the authorities that may vouch for the broker (PEM). Empty: no TLS, which only loopback addresses allow.
+        tls_ca: PathBuf = "";
+        /// This worker's certificate chain for mutual TLS (PEM); empty for none.
+        tls_certificate: PathBuf = "";
+        /// The private key of `tls_certificate` (PEM, PKCS#8).
+        tls_key: PathBuf = "";
+        /// What the names of the service's queues on a shared broker begin with; all workers of the pool share it.
+        prefix: String = "notary";
+        /// Which broker user is which party: a TOML file with lines `user = "legal name"`. Users whose names are legal names of the
+        /// network map need no line. Empty for none.
+        callers: PathBuf = "";
+        /// Parks a request (dead letter, with the reason) that was delivered so often without being settled. Counts only deliveries
+        /// that ended in a lost connection or were given back.
+        deliveries_max: u32 = 20u32, 2..=1_000_000;
+        /// How long the broker may be silent, in milliseconds, before the connection counts as lost (heartbeat, idle time-out).
+        silence_ms_max: u64 = 10_000u64, 1_000..=600_000;
+        /// Longest pause between attempts to connect, in milliseconds; they start at 100 ms and double.
+        reconnect_cap_ms: u64 = 5_000u64, 100..=600_000;
+        /// Where the broker is administered, for `notary broker` and `notary doctor`: RabbitMQ's management API as `http(s)://HOST:PORT`.
+        /// Artemis is administered over `hosts`.
+        management: String = "";
+        /// The administrator's name for `management`; the worker itself never uses it.
+        management_user: String = "";
+        /// The administrator's password, by reference.
+        management_password: SecretRef = "";
         /// Where the embedded endpoint listens; loopback only, as it has no TLS yet.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 10_002));
         /// Who may connect to the embedded endpoint: legal names with digests of their secrets.
@@ -150,7 +185,8 @@ sections! {
         batch_requests_max: usize = 500usize, 1..=10_000;
         /// Most states of one batch, inputs and references; a larger request travels alone.
         batch_states_max: usize = 10_000usize, 1..=1_000_000;
-        /// Commits in flight at once. The embedded store has one writer, so more than 2 gains nothing there.
+        /// Commits in flight at once. One makes the largest batches. The embedded store has one writer, so more than 2 gains nothing
+        /// there; a database far away gains from 2 to 4, as one batch is looked up while another waits for disk and standbys.
         commits_in_flight_max: usize = 1usize, 1..=64;
         /// How often a batch is tried before its requests are given back.
         attempts_max: u32 = 5u32, 1..=100;
@@ -161,8 +197,26 @@ sections! {
     }
     /// Where decisions are kept.
     store: Store {
-        /// Which store: `embedded` is a durable file of this worker alone.
+        /// Which store: `embedded` is a durable file of this worker alone, `postgres` a PostgreSQL database that all workers share.
         kind: StoreKind = StoreKind::Embedded;
+        /// The database: `postgresql://USER@HOST:PORT,HOST:PORT/DATABASE`, without a password. All hosts are tried for the one that
+        /// takes writes.
+        url: String = "";
+        /// The database user's password, by reference.
+        password: SecretRef = "";
+        /// Certificates of the authorities that may vouch for the database (PEM). Empty: no TLS, which only loopback addresses allow.
+        tls_ca: PathBuf = "";
+        /// This worker's certificate chain for mutual TLS (PEM); empty for none.
+        tls_certificate: PathBuf = "";
+        /// The private key of `tls_certificate` (PEM, PKCS#8).
+        tls_key: PathBuf = "";
+        /// Connections to the database. Commits in flight need one each; one more serves probes and second looks.
+        connections_max: usize = 4usize, 2..=256;
+        /// How long one statement may take, in milliseconds, before its connection is given up. The worker's own clock: the server's
+        /// `statement_timeout` does not end a commit that waits for a standby.
+        deadline_ms: u64 = 5_000u64, 100..=600_000;
+        /// Serves from a database whose settings may lose commits. Never in production: the worker says so in its log again and again.
+        unsafe_for_tests: bool = false;
         /// The embedded store's file. One process opens it at a time.
         path: PathBuf = "data/notary.store";
         /// Memory the embedded store may use for its cache, in bytes.
@@ -170,8 +224,27 @@ sections! {
     }
     /// The third stage: sign what is committed.
     signing: SigningStage {
-        /// Which keeper of the service key: `file` is an encrypted PKCS#8 file.
+        /// Which keeper of the service key: `file` is an encrypted PKCS#8 file, `pkcs11` one or several tokens.
         kind: SignerKind = SignerKind::File;
+        /// The vendor's PKCS#11 module, a shared library.
+        module: PathBuf = "";
+        /// The tokens that hold the service key, by label, separated by commas; the first that works signs.
+        tokens: String = "";
+        /// The user PIN of the tokens, by reference. Tried once: a wrong one is never tried again.
+        pin: SecretRef = "";
+        /// A file that notes which tokens refused the PIN. While a token stands in it, the worker does not try that PIN again, not
+        /// even after a restart. A changed `file:` PIN clears it; for other references delete the file once the PIN is right.
+        pin_refusals: PathBuf = "data/pin-refused";
+        /// The service key's label on the tokens.
+        key_label: String = "notary-service";
+        /// The service key's id on the tokens, in hex; empty if the label alone names it.
+        key_id: String = "";
+        /// The vendor's quirks: a name in `hsm/profiles/`, or a file whose name ends in `.toml`.
+        profile: String = "generic";
+        /// Sessions, and so threads, for each token.
+        sessions: usize = 4usize, 1..=64;
+        /// How long one token may take for a signature, in milliseconds, before the next one is asked.
+        token_deadline_ms: u64 = 2_000u64, 50..=60_000;
         /// The key file (PEM, encrypted PKCS#8, Ed25519 or ECDSA P-256).
         key: PathBuf = "keys/service.p8";
         /// The key file's passphrase, by reference: `file:PATH` or `env:NAME`.
@@ -207,6 +280,10 @@ sections! {
 pub enum BrokerKind {
     /// The worker's own AMQP 1.0 endpoint.
     Embedded,
+    /// RabbitMQ, over AMQP 0-9-1.
+    RabbitMq,
+    /// Apache Artemis, over AMQP 1.0.
+    Artemis,
 }
 
 /// Which store.
@@ -215,6 +292,8 @@ pub enum BrokerKind {
 pub enum StoreKind {
     /// A durable file of this worker alone.
     Embedded,
+    /// A PostgreSQL database that all workers share.
+    Postgres,
 }
 
 /// Which keeper of the service key.
@@ -223,6 +302,8 @@ pub enum StoreKind {
 pub enum SignerKind {
     /// An encrypted PKCS#8 file.
     File,
+    /// One or several PKCS#11 tokens.
+    Pkcs11,
 }
 
 /// How logs are written.
@@ -246,7 +327,7 @@ macro_rules! setting {
         fn show(&self) -> String { let show: fn(&$Type) -> String = $show; show(self) }
     })+ };
 }
-setting!(|number| number.to_string(); usize, u64, u32, u16);
+setting!(|value| value.to_string(); usize, u64, u32, u16, bool);
 setting!(|text| format!("{text:?}"); String);
 setting!(|address| format!("{:?}", address.to_string()); SocketAddr);
 setting!(|path| format!("{:?}", path.display().to_string()); PathBuf);
@@ -318,10 +399,17 @@ fn load_from(
 
     if let Some(path) = file {
         match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let source = File::from_str(&text, FileFormat::Toml);
-                layer(format!("file {}", path.display()), Config::builder().add_source(source).build(), &mut faults);
-            }
+            Ok(text) => match text.parse::<toml::Table>() {
+                Ok(_) => {
+                    let source = File::from_str(&text, FileFormat::Toml);
+                    layer(
+                        format!("file {}", path.display()),
+                        Config::builder().add_source(source).build(),
+                        &mut faults,
+                    );
+                }
+                Err(error) => faults.push(not_toml(path, &text, &error)),
+            },
             Err(error) => faults.push(Fault { key: format!("file {}", path.display()), problem: error.to_string() }),
         }
     }
@@ -336,7 +424,12 @@ fn load_from(
                     Config::builder().set_override(key.trim(), value.trim()).and_then(|builder| builder.build());
                 layer("--set".into(), built, &mut faults);
             }
-            None => faults.push(Fault { key: format!("--set {entry}"), problem: "give it as KEY=VALUE".into() }),
+            None => {
+                // What follows the key may be a secret.
+                let key = entry.split(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c))).next();
+                let key = format!("--set {}", key.unwrap_or_default());
+                faults.push(Fault { key, problem: "give it as KEY=VALUE".into() });
+            }
         }
     }
 
@@ -347,6 +440,9 @@ fn load_from(
         for key in leaves(&config) {
             match known.iter().find(|known| **known == key) {
                 Some(_) => drop(origins.insert(key, origin.clone())),
+                // A table where a value belongs: reading the value says so.
+                None if known.iter().any(|known| key.strip_prefix(known).is_some_and(|rest| rest.starts_with('.'))) => {
+                }
                 None => faults.push(unknown(key, &origin, &known)),
             }
         }
@@ -359,7 +455,7 @@ fn load_from(
             return Err(Faults(faults));
         }
     };
-    validate(&settings, &mut faults);
+    faults.extend(checks::validate(&settings));
     if !faults.is_empty() {
         return Err(Faults(faults));
     }
@@ -368,6 +464,20 @@ fn load_from(
 }
 
 impl Settings {
+    /// The secrets that these settings make the worker or its verbs fetch, with their keys.
+    pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
+        let (broker, store, signing) = (&self.broker, &self.store, &self.signing);
+        let used = [
+            (broker.kind != BrokerKind::Embedded, "broker.password", &broker.password),
+            (broker.kind == BrokerKind::RabbitMq, "broker.management_password", &broker.management_password),
+            (store.kind == StoreKind::Postgres, "store.password", &store.password),
+            (signing.kind == SignerKind::File, "signing.passphrase", &signing.passphrase),
+            (signing.kind == SignerKind::Pkcs11, "signing.pin", &signing.pin),
+        ];
+        let used = used.into_iter().filter(|(used, _, secret)| *used && secret.is_configured());
+        used.map(|(_, key, secret)| (key, secret)).collect()
+    }
+
     /// The defaults, with relative paths as they are.
     pub fn defaults() -> Self {
         let mut faults = Vec::new();
@@ -379,26 +489,33 @@ impl Settings {
     /// Makes relative paths start at `folder`.
     fn resolve(&mut self, folder: &Path) {
         let (broker, store, signing) = (&mut self.broker, &mut self.store, &mut self.signing);
-        let paths =
-            [&mut self.worker.state, &mut self.network.dir, &mut broker.users, &mut store.path, &mut signing.key];
-        for path in paths {
+        let paths = [
+            &mut self.worker.state,
+            &mut self.network.dir,
+            &mut broker.users,
+            &mut broker.callers,
+            &mut broker.tls_ca,
+            &mut broker.tls_certificate,
+            &mut broker.tls_key,
+            &mut store.path,
+            &mut store.tls_ca,
+            &mut store.tls_certificate,
+            &mut store.tls_key,
+            &mut signing.key,
+            &mut signing.module,
+            &mut signing.pin_refusals,
+        ];
+        // An empty path means none, not the folder itself.
+        for path in paths.into_iter().filter(|path| !path.as_os_str().is_empty()) {
             *path = folder.join(&path);
         }
-        self.signing.passphrase.resolve(folder);
-    }
-}
-
-/// What no single bound can say.
-fn validate(settings: &Settings, faults: &mut Vec<Fault>) {
-    let mut fault = |key: &str, problem: &str| faults.push(Fault { key: key.into(), problem: problem.into() });
-    for (key, address) in [("broker.listen", settings.broker.listen), ("observe.listen", settings.observe.listen)] {
-        if !address.ip().is_loopback() {
-            fault(key, &format!("{address} is not a loopback address, and this listener has no TLS"));
+        // A profile is a name, unless it looks like a path.
+        if signing.profile.ends_with(".toml") {
+            signing.profile = folder.join(&signing.profile).to_string_lossy().into_owned();
         }
-    }
-    for (key, name) in [("worker.name", &settings.worker.name), ("service.name", &settings.service.name)] {
-        if let Err(error) = crate::domain::X500Name::parse(name) {
-            fault(key, &format!("{name:?} is no legal name: {error}"));
+        let secrets = [&mut broker.password, &mut broker.management_password, &mut store.password];
+        for secret in secrets.into_iter().chain([&mut signing.passphrase, &mut signing.pin]) {
+            secret.resolve(folder);
         }
     }
 }
@@ -412,6 +529,17 @@ fn read<T: Setting>(source: &Config, key: &str, default: T, faults: &mut Vec<Fau
             default
         }
     }
+}
+
+/// Says where a file is no TOML, without the line itself: it may be the one with a secret in clear.
+fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> Fault {
+    let at = error.span().and_then(|span| text.get(..span.start)).map(|before| {
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        format!("line {line}, column {column}: ")
+    });
+    let problem = format!("{}{}", at.unwrap_or_default(), error.message().replace('\n', ", "));
+    Fault { key: format!("file {}", path.display()), problem }
 }
 
 /// The full keys of all values in a layer.

@@ -1,4 +1,9 @@
-//! The only place where ports meet adapters: builds a worker from its settings, runs it, drains it.
+//! The only place where ports meet adapters: builds a worker from its settings, runs it, drains it. Which adapter serves which
+//! setting is in `broker`, `store` and `key`.
+
+mod broker;
+mod key;
+mod store;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -8,30 +13,31 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::AbortHandle;
 
+use self::broker::Broker;
+use self::store::Store;
 use crate::actors::pipeline::{Core, CoreLimits, CoreParts, Pipeline, PipelineParts};
 use crate::actors::signing::SigningKey;
 use crate::actors::suspects::Suspects;
-use crate::broker::embedded::{self, Caller, Credentials, Endpoint, SecretDigest};
-use crate::config::{BrokerKind, Fault, Faults, LogFormat, Settings, SignerKind, StoreKind};
+use crate::broker::admin::Administrator;
+use crate::config::{Fault, Faults, LogFormat, Settings};
+use crate::domain::PublicKey;
 use crate::domain::check::CheckPolicy;
 use crate::domain::network::NetworkView;
-use crate::domain::{PublicKey, X500Name};
-use crate::hsm::file_key::FileKey;
-use crate::network::{FileNetworkMap, development};
+use crate::network::FileNetworkMap;
 use crate::observe;
 use crate::observe::health::{Health, Readiness};
 use crate::observe::http::{Http, Pulse};
 use crate::observe::metrics::Exporter;
 use crate::observe::supervisor;
 use crate::ports::clock::SystemClock;
-use crate::ports::{Clock, NetworkMap, Probe, RequestQueue, Signer, UniquenessProvider};
-use crate::sql::embedded::{Embedded, Options as StoreOptions};
+use crate::ports::{Clock, NetworkMap};
 use crate::stages::session::Notary;
 use crate::stages::{Backoff, signing, uniqueness};
 use crate::wire::{self, CordaSignedForm};
 
-/// What AMQP sections around a body may take, in bytes: Corda's ten properties need about 600.
-const SECTIONS_BYTES_MAX: usize = 65_536;
+pub use self::broker::Declared;
+pub use self::key::token_options;
+pub use self::store::{create_store, examine_database};
 
 /// Why a worker does not start; nothing was answered.
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +45,23 @@ const SECTIONS_BYTES_MAX: usize = 65_536;
 pub struct StartError {
     part: &'static str,
     reason: String,
+    misconfigured: bool,
 }
 
 impl StartError {
     fn of(part: &'static str) -> impl Fn(&dyn core::fmt::Display) -> Self {
-        move |reason| Self { part, reason: reason.to_string() }
+        move |reason| Self { part, reason: reason.to_string(), misconfigured: false }
+    }
+
+    /// Only a change of the configuration can help, as with a wrong passphrase or PIN. Supervisors do not try these again: a
+    /// token locks itself after a few wrong PINs.
+    fn misconfigured(self) -> Self {
+        Self { misconfigured: true, ..self }
+    }
+
+    /// Whether trying again with the same configuration is of no use, or does harm.
+    pub fn is_misconfigured(&self) -> bool {
+        self.misconfigured
     }
 }
 
@@ -105,53 +123,20 @@ pub fn core_limits(settings: &Settings) -> CoreLimits {
 /// What can be checked without connecting anything: files are there, secrets can be read, the network material verifies.
 pub fn preflight(settings: &Settings) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut fault = |key: &str, problem: String| faults.push(Fault { key: key.into(), problem });
-    if let Err(error) = settings.signing.passphrase.fetch() {
-        fault("signing.passphrase", error.to_string());
-    } else if let Err(error) = open_key(settings) {
-        fault("signing.key", error.to_string());
-    }
+    faults.extend(init_logs(settings).err().into_iter().flat_map(|faults| faults.0));
+    faults.extend(store::preflight(settings));
+    faults.extend(key::preflight(settings));
     match load_network(settings) {
-        Ok(network) => {
-            if let Err(error) = credentials(settings, &network.view()) {
-                fault("broker.users", error.to_string());
-            }
-        }
-        Err(error) => fault("network.dir", error.to_string()),
+        Ok(network) => faults.extend(broker::preflight(settings, &network.view())),
+        Err(error) => faults.push(Fault { key: "network.dir".into(), problem: error.to_string() }),
     }
     faults
-}
-
-fn open_key(settings: &Settings) -> Result<FileKey, StartError> {
-    let failed = StartError::of("service key");
-    match settings.signing.kind {
-        SignerKind::File => {
-            let passphrase = settings.signing.passphrase.fetch().map_err(|error| failed(&error))?;
-            FileKey::load(&settings.signing.key, &passphrase, signing_threads(settings)).map_err(|error| failed(&error))
-        }
-    }
-}
-
-/// Opens the store that the settings name. The worker never makes one: with a wrong path it would begin to forget.
-///
-/// # Errors
-/// [`StartError`] with the reason.
-pub fn open_store(settings: &Settings, create: bool) -> Result<Embedded, StartError> {
-    let failed = StartError::of("store");
-    let worker = X500Name::parse(&settings.worker.name).map_err(|error| failed(&error))?;
-    match settings.store.kind {
-        StoreKind::Embedded => {
-            let options =
-                StoreOptions { cache_bytes_max: settings.store.cache_bytes_max, create, ..StoreOptions::new(worker) };
-            Embedded::open(&settings.store.path, options).map_err(|error| failed(&error))
-        }
-    }
 }
 
 /// A running worker.
 pub struct Worker {
     pipeline: Arc<Pipeline>,
-    endpoint: Arc<Endpoint>,
+    broker: Broker,
     http: Http,
     health: Arc<Health>,
     caretakers: [AbortHandle; 2],
@@ -164,31 +149,29 @@ impl Worker {
     /// # Errors
     /// [`StartError`] names the part that is missing, in use or wrong.
     pub async fn start(settings: &Settings, runtime: &Handle) -> Result<Self, StartError> {
+        // Cheapest first, and the key after everything that may be missing: a supervisor that starts the worker again and again
+        // must not burn key derivations, or tries of a PIN, on a store that is not there (fault F07).
         let suspects = suspects(settings)?;
-        let signer = Arc::new(open_key(settings)?);
+        let Store { provider, probe: store_probe } = store::open(settings, runtime).await?;
+        let network_map: Arc<dyn NetworkMap> = Arc::new(load_network(settings)?);
+        let key::Key { signer, probe: key_probe } = key::open(settings, runtime).await?;
         let service_key = signer.public_key().clone();
-        let network_map = Arc::new(load_network(settings)?);
         check_listed(&service_key, &network_map.view())?;
-        let store = Arc::new(open_store(settings, false)?);
-        let endpoint = Arc::new(listen(settings, &service_key, &network_map.view(), runtime)?);
+        let broker = broker::open(settings, &service_key, &network_map, runtime).await?;
 
         let policy = CheckPolicy { service_key: service_key.clone(), states_limit: settings.service.states_limit };
         let limits = wire::Limits { message_bytes_max: settings.limits.message_bytes_max, ..wire::Limits::DEFAULT };
         let platform_version = i32::from(settings.worker.platform_version);
         let core = CoreParts {
-            uniqueness: Arc::clone(&store) as Arc<dyn UniquenessProvider>,
-            key: SigningKey {
-                signer: Arc::clone(&signer) as Arc<dyn Signer>,
-                form: Arc::new(CordaSignedForm),
-                platform_version,
-            },
+            uniqueness: provider,
+            key: SigningKey { signer, form: Arc::new(CordaSignedForm), platform_version },
             clock: Arc::new(SystemClock),
             limits: core_limits(settings),
         };
         let core = Core::start(core, runtime).map_err(|error| StartError::of("actors")(&error))?;
         let parts = PipelineParts {
             notary: Arc::new(Notary::new(policy, limits, platform_version, settings.worker.name.clone())),
-            queue: Arc::clone(&endpoint) as Arc<dyn RequestQueue>,
+            queue: Arc::clone(&broker.queue),
             network_map,
             suspects: Arc::new(suspects),
             flow_slots: settings.flow.slots,
@@ -196,7 +179,7 @@ impl Worker {
         let pipeline = Arc::new(Pipeline::start(core, parts, runtime));
         // Before the parts are watched, or nobody would hear that they work.
         let exporter = Exporter::install(pipeline.gauges()).map_err(|error| StartError::of("figures")(&error))?;
-        let probes: Vec<Arc<dyn Probe>> = vec![store, Arc::clone(&endpoint) as _, signer];
+        let probes = [store_probe, broker.probe.clone(), key_probe].into_iter().flatten().collect();
         let health = Arc::new(Health::watch(probes, runtime));
         let http = Http::start(settings.observe.listen, exporter, Arc::clone(&health), pipeline.pulse(), runtime)
             .await
@@ -205,7 +188,7 @@ impl Worker {
             worker = settings.worker.name,
             service = settings.service.name,
             key = service_key.name_hash(),
-            amqp = %endpoint.local_addr(),
+            requests = broker.place,
             figures = %http.address(),
             "serving"
         );
@@ -214,12 +197,17 @@ impl Worker {
             runtime.spawn(follow(Arc::clone(&health), Arc::clone(&pipeline))).abort_handle(),
             runtime.spawn(feed_watchdog(pipeline.pulse())).abort_handle(),
         ];
-        Ok(Self { pipeline, endpoint, http, health, caretakers, service_key })
+        Ok(Self { pipeline, broker, http, health, caretakers, service_key })
     }
 
-    /// Where requests are taken.
-    pub fn amqp_address(&self) -> SocketAddr {
-        self.endpoint.local_addr()
+    /// Where requests are taken, for people.
+    pub fn place(&self) -> &str {
+        &self.broker.place
+    }
+
+    /// Where the embedded endpoint listens, if that is the broker.
+    pub fn amqp_address(&self) -> Option<SocketAddr> {
+        self.broker.listening
     }
 
     /// Where figures are served.
@@ -238,7 +226,7 @@ impl Worker {
         supervisor::stopping();
         self.health.drain();
         let drained = self.pipeline.drain(limit).await;
-        self.endpoint.close().await;
+        self.broker.queue.close().await;
         self.caretakers.iter().for_each(AbortHandle::abort);
         self.pipeline.stop();
         drained
@@ -275,6 +263,14 @@ fn suspects(settings: &Settings) -> Result<Suspects, StartError> {
     Suspects::open(&folder.join("suspects")).map_err(named)
 }
 
+/// An administrator of the shared broker that the settings name. It blocks, so it is not for a runtime's threads.
+///
+/// # Errors
+/// [`StartError`] if the settings do not allow it, or the network material cannot be read.
+pub fn broker_administrator(settings: &Settings, declared: Declared) -> Result<Box<dyn Administrator>, StartError> {
+    broker::administrator(settings, &load_network(settings)?.view(), declared)
+}
+
 /// Reads the network material; a file that does not verify is left out and named in the log.
 fn load_network(settings: &Settings) -> Result<FileNetworkMap, StartError> {
     let network = FileNetworkMap::load(&settings.network.dir, SystemClock.now())
@@ -301,53 +297,4 @@ fn check_listed(service_key: &PublicKey, view: &NetworkView) -> Result<(), Start
 /// Where messages for the holder of a key arrive (PROTOCOL b.1).
 fn inbox(key: &PublicKey) -> String {
     format!("p2p.inbound.{}", key.name_hash())
-}
-
-/// Who may connect: users who are parties of the network, each with its own inbox.
-fn credentials(settings: &Settings, view: &NetworkView) -> Result<Credentials, StartError> {
-    let failed = StartError::of("broker.users");
-    let mut credentials = Credentials::default();
-    for user in development::read_sasl_users(&settings.broker.users).map_err(|error| failed(&error))? {
-        let text = user.name.to_string();
-        let Some(party) = view.parties.get(&user.name) else {
-            tracing::warn!(user = text, "not in the network map: cannot connect");
-            continue;
-        };
-        let digest = SecretDigest::parse(&user.secret_digest)
-            .ok_or_else(|| failed(&format!("the digest of {text} is damaged")))?;
-        let caller = Caller { name: user.name, reply_address: inbox(&party.owning_key) };
-        credentials.add(&text, digest, caller).map_err(|error| failed(&error))?;
-    }
-    Ok(credentials)
-}
-
-fn listen(
-    settings: &Settings,
-    service_key: &PublicKey,
-    view: &NetworkView,
-    runtime: &Handle,
-) -> Result<Endpoint, StartError> {
-    let failed = StartError::of("broker");
-    match settings.broker.kind {
-        BrokerKind::Embedded => {
-            let worker = X500Name::parse(&settings.worker.name).map_err(|error| failed(&error))?;
-            let own_key = view.parties.get(&worker).map(|party| &party.owning_key);
-            let options = embedded::Settings {
-                listen: settings.broker.listen,
-                worker_name: settings.worker.name.clone(),
-                // Session starts go to the service, what follows to the worker that confirmed.
-                addresses: [Some(service_key), own_key].into_iter().flatten().map(inbox).collect(),
-                platform_version: settings.worker.platform_version.into(),
-                limits: embedded::Limits {
-                    message_bytes_max: settings.limits.message_bytes_max + SECTIONS_BYTES_MAX,
-                    link_credit: settings.broker.link_credit,
-                    connections_max: settings.broker.connections_max,
-                    reply_hold: Duration::from_millis(settings.broker.reply_hold_ms),
-                    ..embedded::Limits::default()
-                },
-            };
-            let credentials = Arc::new(credentials(settings, view)?);
-            Endpoint::listen(options, credentials, runtime).map_err(|error| failed(&error))
-        }
-    }
 }

@@ -52,10 +52,11 @@ async fn play(arguments: &DemoArguments, folder: PathBuf, runtime: &tokio::runti
     let settings = config::load(Some(&file), &[])?.settings;
     worker::init_logs(&settings)?;
     let worker = Worker::start(&settings, runtime).await.map_err(Failure::unavailable)?;
-    println!("A notary worker serves {} at amqp://{}", settings.service.name, worker.amqp_address());
+    println!("A notary worker serves {} at {}", settings.service.name, worker.place());
     println!("Development network, keys and durable store: {}\n", folder.display());
 
-    let cast = Cast::connect(&folder, worker.amqp_address()).await.map_err(Failure::unavailable)?;
+    let address = worker.amqp_address().ok_or_else(|| Failure::unavailable("the demo needs the embedded endpoint"))?;
+    let cast = Cast::connect(&folder, address).await.map_err(Failure::unavailable)?;
     println!("What Corda nodes send, and what comes back:\n");
     let scenes = scenes::play(&cast).await?;
     let rows: Vec<Vec<String>> = scenes.iter().map(scenes::Scene::row).collect();
@@ -84,8 +85,8 @@ async fn play(arguments: &DemoArguments, folder: PathBuf, runtime: &tokio::runti
 
     if arguments.keep {
         println!(
-            "\nStill serving: amqp://{}, figures at http://{}/metrics. Ctrl-C ends it.",
-            worker.amqp_address(),
+            "\nStill serving: {}, figures at http://{}/metrics. Ctrl-C ends it.",
+            worker.place(),
             worker.http_address()
         );
         tokio::signal::ctrl_c().await.map_err(Failure::unavailable)?;

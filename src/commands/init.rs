@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::{Exit, Failure};
-use crate::config::{self, Settings};
+use crate::config::{self, Faults, Settings, StoreKind};
 use crate::domain::SignatureScheme;
-use crate::network::development::{DevelopmentNetwork, Spec};
+use crate::network::development::{DevelopmentNetwork, Spec, worker as worker_of};
 use crate::ports::Clock;
 use crate::ports::clock::SystemClock;
 use crate::worker;
@@ -23,6 +23,10 @@ pub(crate) struct InitArguments {
     /// How many parties take part.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     parties: u16,
+    /// How many workers serve; the first has notary.toml, the others notary-2.toml and so on. More than one need a shared broker and a
+    /// shared store.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    workers: u8,
     /// The service key's scheme.
     #[arg(long, value_enum, default_value_t = Scheme::Ed25519)]
     scheme: Scheme,
@@ -42,7 +46,12 @@ pub(crate) fn run(arguments: &InitArguments) -> Result<Exit, Failure> {
         Scheme::Ed25519 => SignatureScheme::Ed25519,
         Scheme::P256 => SignatureScheme::EcdsaSecp256r1Sha256,
     };
-    let spec = Spec { parties: arguments.parties.into(), service_scheme: scheme, ..Spec::new(SystemClock.now()) };
+    let spec = Spec {
+        parties: arguments.parties.into(),
+        workers: arguments.workers.into(),
+        service_scheme: scheme,
+        ..Spec::new(SystemClock.now())
+    };
     let file = create(&arguments.dir, &spec, &arguments.set)?;
     println!(
         "made a development network in {}: keys, certificates, {} parties",
@@ -57,17 +66,48 @@ pub(crate) fn run(arguments: &InitArguments) -> Result<Exit, Failure> {
 /// Makes the network, its configuration with `overrides` and its empty store; returns the configuration's path.
 pub(super) fn create(folder: &Path, spec: &Spec, overrides: &[String]) -> Result<PathBuf, Failure> {
     // Before anything is written: a wrong override must not leave half a network.
-    let written = config::load(None, overrides)?;
-    DevelopmentNetwork::create(folder, spec).map_err(Failure::unavailable)?;
-    let file = folder.join(CONFIG_FILE);
-    fs::write(&file, commented(&written.settings))
-        .map_err(|e| Failure::unavailable(format!("{}: {e}", file.display())))?;
-    let loaded = config::load(Some(&file), &[])?;
-    if let Some(parent) = loaded.settings.store.path.parent() {
-        fs::create_dir_all(parent).map_err(|e| Failure::unavailable(format!("{}: {e}", parent.display())))?;
+    let settings: Vec<_> = (1..=spec.workers).map(|n| configured(n, overrides)).collect::<Result<_, _>>()?;
+    if spec.workers > 1 && settings.iter().any(|s| s.store.kind == StoreKind::Embedded) {
+        let problem = "several workers need a store that they share: --set store.kind=postgres";
+        return Err(Failure::new(Exit::Usage, problem));
     }
-    drop(worker::open_store(&loaded.settings, true).map_err(Failure::unavailable)?);
+    DevelopmentNetwork::create(folder, spec).map_err(Failure::unavailable)?;
+    for (settings, n) in settings.iter().zip(1..) {
+        let file = folder.join(config_file(n));
+        fs::write(&file, commented(settings)).map_err(|e| Failure::unavailable(format!("{}: {e}", file.display())))?;
+    }
+    let file = folder.join(CONFIG_FILE);
+    let loaded = config::load(Some(&file), &[])?;
+    if loaded.settings.store.kind == StoreKind::Embedded {
+        if let Some(parent) = loaded.settings.store.path.parent() {
+            fs::create_dir_all(parent).map_err(|e| Failure::unavailable(format!("{}: {e}", parent.display())))?;
+        }
+        worker::create_store(&loaded.settings).map_err(Failure::unavailable)?;
+    }
     Ok(file)
+}
+
+fn config_file(worker: usize) -> String {
+    if worker == 1 { CONFIG_FILE.to_owned() } else { format!("notary-{worker}.toml") }
+}
+
+/// The settings of worker number `n`: what tells the workers apart, what a shared broker needs, then the overrides.
+fn configured(n: usize, overrides: &[String]) -> Result<Settings, Faults> {
+    let mut all = Vec::new();
+    if n > 1 {
+        let port = Settings::defaults().observe.listen.port() + n as u16 - 1;
+        all.push(format!("worker.name={}", worker_of(n).0));
+        all.push(format!("worker.state=state-{n}"));
+        all.push(format!("observe.listen=127.0.0.1:{port}"));
+    }
+    let sets = |value: &str| overrides.iter().any(|set| set.replace(' ', "") == format!("broker.kind={value}"));
+    if sets("rabbitmq") || sets("artemis") {
+        all.push(format!("broker.user=worker-{n}"));
+        all.push(format!("broker.password=file:secrets/worker-{n}.password"));
+        all.push("broker.callers=network/callers.toml".to_owned());
+    }
+    all.extend_from_slice(overrides);
+    Ok(config::load(None, &all)?.settings)
 }
 
 /// Every setting with its meaning; those that equal their default are commented out.

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Faults, Loaded};
+use crate::worker::StartError;
 
 /// A notary for Corda-style ledgers: it signs a transaction only if none of its states has been spent before.
 #[derive(Parser, Debug)]
@@ -31,7 +32,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for `demo`, `bench`, `submit` and `inspect` also: every answer was right, the message is sound
   1  a negative result: malformed message, wrong answer, refused request
-  2  the arguments or the configuration are wrong (one line per fault)
+  2  the arguments or the configuration are wrong (one line per fault), or a secret is; trying again is of no use
   3  something needed is missing or in use: a file, a port, the store, the key
   4  the worker stopped because of an internal fault
 
@@ -136,6 +137,12 @@ impl Failure {
 impl From<Faults> for Failure {
     fn from(faults: Faults) -> Self {
         Self::new(Exit::Usage, format!("the configuration is not valid:\n{faults}"))
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::new(if error.is_misconfigured() { Exit::Usage } else { Exit::Unavailable }, error)
     }
 }
 

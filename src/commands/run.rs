@@ -25,8 +25,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
         // Before the worker starts, so that a signal at any later moment drains it.
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::unavailable)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::unavailable)?;
-        let worker = Worker::start(&settings, runtime.handle()).await.map_err(Failure::unavailable)?;
-        println!("serving {} at amqp://{}", settings.service.name, worker.amqp_address());
+        let worker = Worker::start(&settings, runtime.handle()).await?;
+        println!("serving {} at {}", settings.service.name, worker.place());
         println!("figures at http://{}/metrics", worker.http_address());
         tokio::select! {
             _ = terminate.recv() => {}

@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &StoreArguments) -> Result<Exit, Failure> {
             if settings.store.path.exists() {
                 return Err(Failure::unavailable(format!("{} exists already", settings.store.path.display())));
             }
-            drop(crate::worker::open_store(&settings, true).map_err(Failure::unavailable)?);
+            crate::worker::create_store(&settings).map_err(Failure::unavailable)?;
             println!("made {}", settings.store.path.display());
             Ok(Exit::Done)
         }

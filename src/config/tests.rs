@@ -81,7 +81,7 @@ fn duplicate_keys_and_broken_files_are_faults() {
 #[test]
 fn a_secret_in_clear_is_refused_and_never_repeated() {
     let found = faults("[signing]\npassphrase = \"hunter2-hunter2\"\n").join("\n");
-    assert!(found.contains("signing.passphrase") && found.contains("file:PATH or env:NAME"), "{found}");
+    assert!(found.contains("signing.passphrase") && found.contains("file:PATH, env:NAME"), "{found}");
     assert!(!found.contains("hunter2"), "{found}");
 }
 
@@ -105,4 +105,34 @@ fn every_setting_is_documented_and_shown() {
         assert_eq!((setting.key, &setting.default), (key, &value));
         assert!(setting.doc.len() > 20 && setting.doc.ends_with('.'), "{key}: {}", setting.doc);
     }
+}
+
+fn secret(reference: &str) -> Result<String, SecretError> {
+    SecretRef::parse(reference)?.fetch().map(|secret| secret.to_string())
+}
+
+#[test]
+fn a_command_tells_a_secret_by_its_first_line_and_no_shell_sees_it() {
+    assert_eq!(secret("exec:printf hunter2\\nmore").expect("it works"), "hunter2");
+    assert_eq!(secret("exec:echo $HOME;id").expect("it works"), "$HOME;id");
+    for (failing, word) in
+        [("exec:false", "exit"), ("exec:true", "nothing"), ("exec:no-such-program x", "no-such-program")]
+    {
+        let error = secret(failing).expect_err(failing).to_string();
+        assert!(error.contains(word), "{failing}: {error}");
+    }
+}
+
+#[test]
+fn a_credential_is_a_name_in_systemds_folder() {
+    assert!(matches!(secret("credential:pin"), Err(SecretError::NoCredentials(name)) if name == "pin"));
+    for path in ["credential:../pin", "credential:/etc/pin", "credential:..", "credential:"] {
+        assert!(matches!(secret(path), Err(SecretError::NotAReference)), "{path}");
+    }
+}
+
+#[test]
+fn no_reference_is_no_secret() {
+    assert!(!SecretRef::from("").is_configured());
+    assert!(matches!(secret(""), Err(SecretError::NotConfigured)));
 }

@@ -7,10 +7,11 @@
     reason = "each test file is a program of its own and uses a part of this"
 )]
 
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 /// The program under test.
 pub fn notary() -> Command {
@@ -66,8 +67,28 @@ impl Network {
 
     /// Starts its worker and waits until it serves.
     pub fn start(&self) -> Worker {
-        Worker::start(&self.config())
+        Worker::start(self.command())
     }
+
+    /// The same, with something changed about the command, such as a variable.
+    pub fn start_with(&self, prepare: impl FnOnce(&mut Command)) -> Worker {
+        let mut command = self.command();
+        prepare(&mut command);
+        Worker::start(command)
+    }
+
+    /// What starts its worker.
+    pub fn command(&self) -> Command {
+        let mut command = notary();
+        command.args(["run", "--config", self.config().to_str().expect("UTF-8")]);
+        command
+    }
+}
+
+/// Sends a signal to a process that this test started.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(sent.expect("kill runs").success());
 }
 
 /// A running worker process; killed when dropped.
@@ -78,12 +99,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn start(config: &Path) -> Self {
-        let mut child = notary()
-            .args(["run", "--config", config.to_str().expect("UTF-8")])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the worker starts");
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the worker starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut next = || match lines.next() {
             Some(Ok(line)) => line,
@@ -104,10 +121,44 @@ impl Worker {
     }
 
     /// SIGTERM, and waits for the end.
-    pub fn terminate(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+    pub fn terminate(self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> ExitStatus {
         self.child.wait().expect("it ends")
+    }
+
+    /// Waits for the end, and returns what it said on a piped standard error.
+    pub fn output(mut self) -> Output {
+        let mut stderr = Vec::new();
+        self.child.stderr.take().expect("piped").read_to_end(&mut stderr).expect("it reads");
+        let status = self.child.wait().expect("it ends");
+        Output { status, stdout: Vec::new(), stderr }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks its HTTP listener: status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let address = self.figures.trim_start_matches("http://").trim_end_matches("/metrics");
+        let mut socket = TcpStream::connect(address).expect("it listens");
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out");
+        write!(socket, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("sent");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).expect("answered");
+        let (head, body) = text.split_once("\r\n\r\n").expect("HTTP");
+        let status = head.split_whitespace().nth(1).and_then(|code| code.parse().ok());
+        (status.expect("a status"), body.to_owned())
     }
 }
 

@@ -55,7 +55,9 @@ pub(crate) fn run(arguments: &E2eArguments) -> Result<Exit, Failure> {
     let runtime = worker::runtime(settings.worker.threads).map_err(Failure::unavailable)?;
     runtime.block_on(async {
         let worker = Worker::start(&settings, runtime.handle()).await.map_err(Failure::unavailable)?;
-        let cast = Cast::connect(&folder, worker.amqp_address()).await.map_err(Failure::unavailable)?;
+        let address = worker.amqp_address();
+        let address = address.ok_or_else(|| Failure::unavailable("this measurement needs the embedded endpoint"))?;
+        let cast = Cast::connect(&folder, address).await.map_err(Failure::unavailable)?;
         let plan = Plan {
             inputs: arguments.inputs.into(),
             conflict_percent: arguments.conflict.into(),

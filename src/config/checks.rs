@@ -1,0 +1,248 @@
+//! What no single bound can say: settings that need each other, or exclude each other. Each fault says what would be right, and
+//! none repeats a value that may hold a secret.
+
+use super::{BrokerKind, Fault, Settings, SignerKind, StoreKind};
+use crate::domain::X500Name;
+
+/// All faults of settings that are each within their bounds.
+pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
+    let mut faults = Faulty(Vec::new());
+    names(settings, &mut faults);
+    listeners(settings, &mut faults);
+    pauses(settings, &mut faults);
+    match settings.broker.kind {
+        BrokerKind::Embedded => {}
+        BrokerKind::RabbitMq | BrokerKind::Artemis => shared_broker(settings, &mut faults),
+    }
+    match settings.store.kind {
+        StoreKind::Embedded => {}
+        StoreKind::Postgres => database(settings, &mut faults),
+    }
+    match settings.signing.kind {
+        SignerKind::File => faults.check(settings.signing.passphrase.is_configured(), "signing.passphrase", || {
+            "the key file has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
+        }),
+        SignerKind::Pkcs11 => tokens(settings, &mut faults),
+    }
+    faults.0
+}
+
+struct Faulty(Vec<Fault>);
+
+impl Faulty {
+    fn add(&mut self, key: &str, problem: String) {
+        self.0.push(Fault { key: key.into(), problem });
+    }
+
+    fn check(&mut self, right: bool, key: &str, problem: impl FnOnce() -> String) {
+        if !right {
+            self.add(key, problem());
+        }
+    }
+}
+
+fn names(settings: &Settings, faults: &mut Faulty) {
+    let mut parsed = Vec::new();
+    for (key, name) in [("worker.name", &settings.worker.name), ("service.name", &settings.service.name)] {
+        match X500Name::parse(name) {
+            Ok(name) => parsed.push(name),
+            Err(error) => faults.add(key, format!("{name:?} is no legal name: {error}")),
+        }
+    }
+    faults.check(parsed.len() < 2 || parsed[0] != parsed[1], "worker.name", || {
+        "a worker has a name of its own, another one than service.name, which all workers share".into()
+    });
+}
+
+fn listeners(settings: &Settings, faults: &mut Faulty) {
+    let (requests, figures) = (settings.broker.listen, settings.observe.listen);
+    for (key, address) in [("broker.listen", requests), ("observe.listen", figures)] {
+        faults.check(address.ip().is_loopback(), key, || {
+            format!("{address} is not a loopback address, and this listener has no TLS: take 127.0.0.1 or [::1]")
+        });
+    }
+    let both = settings.broker.kind == BrokerKind::Embedded && requests == figures && figures.port() != 0;
+    faults.check(!both, "observe.listen", || format!("{figures} is broker.listen already: take another port"));
+}
+
+fn pauses(settings: &Settings, faults: &mut Faulty) {
+    let (uniqueness, signing) = (&settings.uniqueness, &settings.signing);
+    for (key, base, cap) in [
+        ("uniqueness.retry_cap_ms", uniqueness.retry_base_ms, uniqueness.retry_cap_ms),
+        ("signing.retry_cap_ms", signing.retry_base_ms, signing.retry_cap_ms),
+    ] {
+        faults.check(base <= cap, key, || format!("{cap} is below the first pause, {base}: make it at least that"));
+    }
+}
+
+fn shared_broker(settings: &Settings, faults: &mut Faulty) {
+    let broker = &settings.broker;
+    hosts("broker.hosts", &broker.hosts, !broker.tls_ca.as_os_str().is_empty(), "broker.tls_ca", faults);
+    let certificate = !broker.tls_certificate.as_os_str().is_empty();
+    mutual_tls("broker", [&broker.tls_ca, &broker.tls_certificate, &broker.tls_key], faults);
+    match (broker.user.is_empty(), broker.password.is_configured()) {
+        (true, true) => faults.add("broker.user", "there is a password, but no user: name the broker user".into()),
+        (true, false) => faults.check(certificate, "broker.user", || {
+            "name the broker user, or give broker.tls_certificate for SASL EXTERNAL".into()
+        }),
+        (false, password) => faults.check(password || certificate, "broker.password", || {
+            "the broker user has no password: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
+        }),
+    }
+    let usual = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    faults.check(!broker.prefix.is_empty() && broker.prefix.chars().all(usual), "broker.prefix", || {
+        format!("{:?} does not begin a queue's name: take letters, digits, dots, dashes, underscores", broker.prefix)
+    });
+    if broker.kind == BrokerKind::RabbitMq {
+        faults.check(!broker.vhost.is_empty(), "broker.vhost", || "name the virtual host; the usual one is /".into());
+        management(settings, faults);
+    }
+}
+
+fn management(settings: &Settings, faults: &mut Faulty) {
+    let broker = &settings.broker;
+    if broker.management.is_empty() {
+        return;
+    }
+    let key = "broker.management";
+    let (tls, rest) = match broker.management.split_once("://") {
+        Some(("https", rest)) => (true, rest),
+        Some(("http", rest)) => (false, rest),
+        _ => return faults.add(key, "give it as http://HOST:PORT or https://HOST:PORT".into()),
+    };
+    if rest.contains('@') {
+        let problem = "it must not hold a user or a password: they are management_user and management_password";
+        return faults.add(key, problem.into());
+    }
+    match host_and_port(rest.trim_end_matches('/')) {
+        None => faults.add(key, "give it as http://HOST:PORT or https://HOST:PORT".into()),
+        Some((host, _)) => faults.check(tls || is_loopback(host), key, || {
+            format!("{host} is not this machine: the administrator's password needs https://")
+        }),
+    }
+    let named = !broker.management_user.is_empty() && broker.management_password.is_configured();
+    faults.check(named, "broker.management_user", || {
+        "name the administrator, and give management_password by reference".into()
+    });
+}
+
+fn database(settings: &Settings, faults: &mut Faulty) {
+    let store = &settings.store;
+    mutual_tls("store", [&store.tls_ca, &store.tls_certificate, &store.tls_key], faults);
+    let needed = settings.uniqueness.commits_in_flight_max + 1;
+    faults.check(store.connections_max >= needed, "store.connections_max", || {
+        format!(
+            "{} are too few for uniqueness.commits_in_flight_max and one more: make it {needed}",
+            store.connections_max
+        )
+    });
+    let key = "store.url";
+    let shape = "give it as postgresql://USER@HOST:PORT,HOST:PORT/DATABASE";
+    // The address is not repeated in any of these: it may hold a password after all.
+    let rest = store.url.strip_prefix("postgresql://").or_else(|| store.url.strip_prefix("postgres://"));
+    let Some(rest) = rest else {
+        let problem = if store.url.is_empty() { "names no database" } else { "is no address of PostgreSQL" };
+        return faults.add(key, format!("{problem}: {shape}"));
+    };
+    // Before the last @ of all, whatever stands between: a password may hold any sign.
+    let password = rest.rsplit_once('@').is_some_and(|(before, _)| before.contains(':'));
+    let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
+    if password || options.split('&').any(|option| option.starts_with("password=")) {
+        return faults.add(key, "it holds a password: take it out, and give store.password by reference".into());
+    }
+    let (authority, name) = rest.split_once('/').unwrap_or((rest, ""));
+    let Some((_, all)) = authority.split_once('@').filter(|(user, _)| !user.is_empty()) else {
+        return faults.add(key, format!("names no user: {shape}"));
+    };
+    faults.check(!name.is_empty(), key, || format!("names no database: {shape}"));
+    hosts(key, all, !store.tls_ca.as_os_str().is_empty(), "store.tls_ca", faults);
+    let elsewhere = split(all).any(|host| host_and_port(host).is_some_and(|(host, _)| !is_loopback(host)));
+    faults.check(!(store.unsafe_for_tests && elsewhere), "store.unsafe_for_tests", || {
+        "is for a database on this machine only: remove it, and make the database's settings durable".into()
+    });
+}
+
+fn tokens(settings: &Settings, faults: &mut Faulty) {
+    let signing = &settings.signing;
+    faults.check(!signing.module.as_os_str().is_empty(), "signing.module", || {
+        "name the vendor's PKCS#11 module, a shared library".into()
+    });
+    faults.check(split(&signing.tokens).next().is_some(), "signing.tokens", || {
+        "name the tokens by label, separated by commas".into()
+    });
+    faults.check(signing.pin.is_configured(), "signing.pin", || {
+        "the tokens have no PIN: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
+    });
+    faults.check(!signing.key_label.is_empty() || !signing.key_id.is_empty(), "signing.key_label", || {
+        "name the service key by key_label, key_id, or both".into()
+    });
+    let hex = signing.key_id.len().is_multiple_of(2) && signing.key_id.chars().all(|c| c.is_ascii_hexdigit());
+    faults.check(hex, "signing.key_id", || format!("{:?} is not hex: two digits a byte", signing.key_id));
+}
+
+/// Authorities, our certificate, its key: the last two together or not at all, and not without the first.
+fn mutual_tls(section: &str, [authorities, certificate, key]: [&std::path::PathBuf; 3], faults: &mut Faulty) {
+    let [authorities, certificate, key] = [authorities, certificate, key].map(|path| !path.as_os_str().is_empty());
+    let name = |key: &str| format!("{section}.{key}");
+    faults.check(key || !certificate, &name("tls_key"), || "tls_certificate needs its private key".into());
+    faults.check(certificate || !key, &name("tls_certificate"), || "tls_key needs its certificate".into());
+    faults.check(authorities || !certificate, &name("tls_ca"), || {
+        "a client certificate needs TLS: name the authorities that may vouch for the server".into()
+    });
+}
+
+/// `HOST:PORT` at least once, and TLS for those that are not this machine.
+fn hosts(key: &str, list: &str, tls: bool, tls_key: &str, faults: &mut Faulty) {
+    faults.check(split(list).next().is_some(), key, || "names no host: give HOST:PORT, several by commas".into());
+    for host in split(list) {
+        match host_and_port(host) {
+            // Not repeated: it may be a whole address, password included.
+            None if host.contains('@') => {
+                faults.add(key, "give HOST:PORT alone; users and passwords go elsewhere".into())
+            }
+            None => faults.add(key, format!("{host:?} is not HOST:PORT")),
+            Some((name, _)) => faults.check(tls || is_loopback(name), key, || {
+                format!("{name} is not this machine: it needs TLS, so set {tls_key}")
+            }),
+        }
+    }
+}
+
+fn split(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn host_and_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = bare.unwrap_or(host);
+    let plain = bare.is_some() || host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+    (plain && !host.is_empty()).then_some((host, port))
+}
+
+/// Names are not looked up: only this one means this machine everywhere.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_have_a_name_and_a_port() {
+        for (text, expected) in [
+            ("localhost:5672", Some(("localhost", 5672))),
+            ("[::1]:5672", Some(("::1", 5672))),
+            ("db-1.example:1", Some(("db-1.example", 1))),
+        ] {
+            assert_eq!(host_and_port(text), expected, "{text}");
+        }
+        for text in ["", "localhost", ":5672", "a:0", "a:70000", "a b:1", "::1:5672", "user:secret@a:1"] {
+            assert_eq!(host_and_port(text), None, "{text}");
+        }
+        assert!(is_loopback("127.9.9.9") && is_loopback("::1") && is_loopback("localhost"));
+        assert!(!is_loopback("10.0.0.1") && !is_loopback("localhost.example"));
+    }
+}

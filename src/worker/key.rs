@@ -1,0 +1,124 @@
+//! Which keeper of the service key serves which setting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::{StartError, signing_threads};
+use crate::config::{Fault, Settings, SignerKind};
+use crate::hsm::file_key::FileKey;
+use crate::hsm::pkcs11::{self, KeyPlace, OpenError, PinSource, Profile, TokenKey};
+use crate::keys::file::SecretFileError;
+use crate::ports::{Probe, Signer};
+
+/// The service key, ready to sign.
+pub(super) struct Key {
+    pub(super) signer: Arc<dyn Signer>,
+    /// Tells whether it still is; a key in memory always is.
+    pub(super) probe: Option<Arc<dyn Probe>>,
+}
+
+/// What can be checked without connecting.
+pub(super) fn preflight(settings: &Settings) -> Vec<Fault> {
+    let fault = |key: &str, problem: String| vec![Fault { key: key.into(), problem }];
+    match settings.signing.kind {
+        SignerKind::File => match settings.signing.passphrase.fetch() {
+            Err(error) => fault("signing.passphrase", error.to_string()),
+            Ok(_) => match file(settings) {
+                Err(error) => fault("signing.key", error.to_string()),
+                Ok(_) => Vec::new(),
+            },
+        },
+        SignerKind::Pkcs11 => match token_options(settings) {
+            Err(faults) => faults,
+            Ok(options) => match options.pin_problem() {
+                Some(problem) => fault("signing.pin", problem),
+                None => Vec::new(),
+            },
+        },
+    }
+}
+
+/// Unlocks the key.
+pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Key, StartError> {
+    let failed = StartError::of("service key");
+    match settings.signing.kind {
+        SignerKind::Pkcs11 => {
+            let options = token_options(settings).map_err(|faults| {
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                failed(&faults.join("; ")).misconfigured()
+            })?;
+            let key = TokenKey::open(options, runtime).await.map_err(|error| match error {
+                OpenError::Unavailable(_) => failed(&error),
+                OpenError::Pin(_) | OpenError::DifferentKeys(_) => failed(&error).misconfigured(),
+            })?;
+            let key = Arc::new(key);
+            Ok(Key { signer: Arc::clone(&key) as _, probe: Some(key) })
+        }
+        SignerKind::File => {
+            // A command may take its time to tell the passphrase, and unlocking takes 0.1 s.
+            let (asked, settings) = (StartError::of("service key"), settings.clone());
+            let unlocked = runtime.spawn_blocking(move || file(&settings)).await;
+            let key = Arc::new(unlocked.map_err(|error| asked(&error))??);
+            Ok(Key { probe: Some(Arc::clone(&key) as Arc<dyn Probe>), signer: key })
+        }
+    }
+}
+
+fn file(settings: &Settings) -> Result<FileKey, StartError> {
+    let failed = StartError::of("service key");
+    let passphrase = settings.signing.passphrase.fetch().map_err(|error| failed(&error))?;
+    let loaded = FileKey::load(&settings.signing.key, &passphrase, signing_threads(settings));
+    loaded.map_err(|error| match error {
+        SecretFileError::Passphrase(_) => failed(&error).misconfigured(),
+        error => failed(&error),
+    })
+}
+
+/// The tokens that the settings name, whatever `signing.kind` says. Nothing is loaded or connected.
+///
+/// # Errors
+/// Every setting that is wrong.
+pub fn token_options(settings: &Settings) -> Result<pkcs11::Options, Vec<Fault>> {
+    let signing = &settings.signing;
+    let mut faults = Vec::new();
+    let mut fault = |key: &str, problem: String| faults.push(Fault { key: key.into(), problem });
+    if !signing.module.is_file() {
+        fault("signing.module", format!("{}: no such file", signing.module.display()));
+    }
+    let tokens: Vec<String> = signing.tokens.split(',').map(|label| label.trim().to_owned()).collect();
+    let mut sorted = tokens.clone();
+    sorted.sort();
+    if tokens.iter().any(String::is_empty) {
+        fault("signing.tokens", "give the label of each token, separated by commas".into());
+    } else if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+        fault("signing.tokens", "a token is named twice".into());
+    }
+    let id = hex::decode(&signing.key_id).unwrap_or_else(|error| {
+        fault("signing.key_id", format!("not hex: {error}"));
+        Vec::new()
+    });
+    if signing.key_label.is_empty() && signing.key_id.is_empty() {
+        fault("signing.key_label", "give the key's label, or its id as signing.key_id".into());
+    }
+    let profile = Profile::find(&signing.profile).map_err(|error| fault("signing.profile", error));
+    let (Ok(profile), true) = (profile, faults.is_empty()) else { return Err(faults) };
+    let (fetched, stamped) = (signing.pin.clone(), signing.pin.clone());
+    let pin = PinSource {
+        fetch: Arc::new(move || fetched.fetch().map_err(|error| error.to_string())),
+        stamp: Arc::new(move || stamped.stamp()),
+        notes: Some(signing.pin_refusals.clone()).filter(|path| !path.as_os_str().is_empty()),
+    };
+    Ok(pkcs11::Options {
+        module: signing.module.clone(),
+        tokens,
+        key: KeyPlace { label: signing.key_label.clone(), id },
+        pin,
+        profile,
+        sessions: signing.sessions,
+        deadline: Duration::from_millis(signing.token_deadline_ms),
+        program: pkcs11::this_program(),
+        environment: Vec::new(),
+    })
+}
