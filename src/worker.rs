@@ -2,7 +2,9 @@
 //! setting is in `broker`, `store` and `key`.
 
 mod broker;
+pub mod doctor;
 mod key;
+pub mod process;
 mod store;
 
 use std::net::SocketAddr;

@@ -4,11 +4,13 @@ mod bench;
 mod completions;
 mod config;
 mod demo;
+mod doctor;
 mod init;
 mod inspect;
 mod run;
 mod store;
 mod submit;
+mod systemd;
 mod table;
 
 use std::path::PathBuf;
@@ -31,7 +33,7 @@ pub struct Arguments {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for `demo`, `bench`, `submit` and `inspect` also: every answer was right, the message is sound
-  1  a negative result: malformed message, wrong answer, refused request
+  1  a negative result: malformed message, wrong answer, refused request, a fault that `doctor` found
   2  the arguments or the configuration are wrong (one line per fault), or a secret is; trying again is of no use
   3  something needed is missing or in use: a file, a port, the store, the key
   4  the worker stopped because of an internal fault
@@ -55,6 +57,10 @@ enum Verb {
     Inspect(inspect::InspectArguments),
     /// Show or check the configuration in force.
     Config(config::ConfigArguments),
+    /// Examine the whole set-up, beside a running or a stopped worker, and say what to do about each finding.
+    Doctor(doctor::DoctorArguments),
+    /// Print the systemd unit for a worker with this configuration.
+    Systemd(systemd::SystemdArguments),
     /// Read the embedded store of a stopped worker.
     Store(store::StoreArguments),
     /// Measure this machine: stages alone, commit and sign, the whole path.
@@ -167,6 +173,8 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Verb::Submit(arguments) => submit::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Config(arguments) => config::run(&arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments),
+        Verb::Systemd(arguments) => systemd::run(&arguments),
         Verb::Store(arguments) => store::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Completions(arguments) => completions::run(&arguments),

@@ -302,7 +302,7 @@ const ALGORITHM_ECDSA_P256: [u8; 22] = [
 const ALGORITHM_ECDSA_K256: [u8; 19] =
     [0x30, 0x11, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a];
 
-fn seconds(time: Time) -> i64 {
+pub(super) fn seconds(time: Time) -> i64 {
     // Neither form can name a moment before 1970 or after 9999 here.
     time.to_unix_duration().as_secs() as i64
 }

@@ -5,12 +5,14 @@
 
 pub mod certificate;
 pub mod development;
+mod expiry;
 mod files;
 mod issue;
 mod material;
 mod path;
 
 pub use certificate::{Certificate, CertificateError, Role};
+pub use expiry::{Expiry, network_expiries, pem_expiry};
 pub use files::{
     FileError, FileNetworkMap, FileProblem, HISTORIC_PARAMETERS, LoadError, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS,
     ROOT,
