@@ -4,6 +4,8 @@
 
 #[path = "rabbitmq/administration.rs"]
 mod administration;
+#[path = "rabbitmq/command.rs"]
+mod command;
 #[path = "rabbitmq/own.rs"]
 mod own;
 #[path = "rabbitmq/rig.rs"]

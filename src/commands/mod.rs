@@ -1,12 +1,15 @@
 //! The verbs of the command line. A verb reads arguments, calls the library and prints; rules and I/O live elsewhere.
 
 mod bench;
+mod broker;
 mod completions;
 mod config;
+mod db;
 mod demo;
 mod doctor;
 mod init;
 mod inspect;
+mod keys;
 mod run;
 mod store;
 mod submit;
@@ -57,12 +60,18 @@ enum Verb {
     Inspect(inspect::InspectArguments),
     /// Show or check the configuration in force.
     Config(config::ConfigArguments),
+    /// Make, list, move and test the service key, on PKCS#11 tokens or in its file.
+    Keys(keys::KeysArguments),
     /// Examine the whole set-up, beside a running or a stopped worker, and say what to do about each finding.
     Doctor(doctor::DoctorArguments),
     /// Print the systemd unit for a worker with this configuration.
     Systemd(systemd::SystemdArguments),
+    /// Declare on a shared broker what the service needs, and say what differs.
+    Broker(broker::BrokerArguments),
     /// Read the embedded store of a stopped worker.
     Store(store::StoreArguments),
+    /// Set up or check the PostgreSQL database that workers share.
+    Db(db::DbArguments),
     /// Measure this machine: stages alone, commit and sign, the whole path.
     Bench(bench::BenchArguments),
     /// Print a completion script for a shell.
@@ -173,9 +182,12 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Verb::Submit(arguments) => submit::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Config(arguments) => config::run(&arguments),
+        Verb::Keys(arguments) => keys::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Systemd(arguments) => systemd::run(&arguments),
+        Verb::Broker(arguments) => broker::run(&arguments),
         Verb::Store(arguments) => store::run(&arguments),
+        Verb::Db(arguments) => db::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Completions(arguments) => completions::run(&arguments),
         Verb::TokenKeeper { .. } => {

@@ -1,10 +1,10 @@
 //! `notary submit`: requests to a running worker of a development network.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,20 +12,23 @@ use serde_json::{Value, json};
 use super::bench::figures::Figures;
 use super::store::parse_state;
 use super::{ConfigSource, Exit, Failure};
-use crate::client::cast::{Actor, Cast};
+use crate::broker::{artemis, rabbitmq};
+use crate::client::cast::{Access, Actor, Cast};
 use crate::client::judge::Answer;
 use crate::client::ledger::Draft;
 use crate::client::session::AskError;
+use crate::config::{BrokerKind, Settings};
 use crate::domain::{NotaryError, StateRef, TimeWindow, Timestamp};
 use crate::ports::Clock;
 use crate::ports::clock::SystemClock;
+use crate::tls::TlsFiles;
 use crate::worker;
 
 #[derive(Args, Debug)]
 pub(crate) struct SubmitArguments {
     #[command(flatten)]
     source: ConfigSource,
-    /// Where the worker listens; without it, where the configuration says.
+    /// Where the worker's own endpoint listens; without it, the broker of the configuration.
     #[arg(long, value_name = "HOST:PORT")]
     connect: Option<SocketAddr>,
     /// Who asks: part of the party's name, such as Alice.
@@ -62,12 +65,12 @@ pub(crate) fn run(arguments: &SubmitArguments) -> Result<Exit, Failure> {
         ));
     };
     let settings = arguments.source.load()?.settings;
-    let folder = file.parent().unwrap_or(std::path::Path::new(""));
-    let folder = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
-    let address = arguments.connect.unwrap_or(settings.broker.listen);
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let access = access(&settings, arguments.connect, folder);
     let runtime = worker::runtime(0).map_err(Failure::unavailable)?;
     runtime.block_on(async {
-        let cast = Cast::connect(folder, address).await.map_err(Failure::unavailable)?;
+        let cast = Cast::connect_by(folder, &access, PATIENCE).await.map_err(Failure::unavailable)?;
         let wanted = arguments.party.to_lowercase();
         let actor = cast.parties().iter().find(|actor| actor.name().to_string().to_lowercase().contains(&wanted));
         let actor =
@@ -85,6 +88,33 @@ pub(crate) fn run(arguments: &SubmitArguments) -> Result<Exit, Failure> {
         cast.close().await;
         Ok(exit)
     })
+}
+
+/// How long one request may take, broken connections included: twice what a Corda client waits before it asks again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The parties' road to the notary. Their passwords at a shared broker lie in `secrets/` beside the configuration, where `notary
+/// broker apply --secrets` has put them.
+fn access(settings: &Settings, endpoint: Option<SocketAddr>, folder: &Path) -> Access {
+    let broker = &settings.broker;
+    let hosts = broker.hosts.split(',').map(|host| host.trim().to_owned()).collect();
+    let (prefix, secrets) = (broker.prefix.clone(), folder.join("secrets"));
+    let tls = TlsFiles::configured(&broker.tls_ca, Path::new(""), Path::new(""));
+    let silence_max = Duration::from_millis(broker.silence_ms_max);
+    // Each party's own user and password are put in later.
+    let (user, name, password) = (String::new(), String::new(), Arc::new(|| Err("not known yet".to_owned())));
+    match (broker.kind, endpoint) {
+        (BrokerKind::RabbitMq, None) => {
+            let vhost = broker.vhost.clone();
+            let access = rabbitmq::Access { hosts, vhost, user, password, tls, silence_max, name };
+            Access::RabbitMq { access, prefix, secrets }
+        }
+        (BrokerKind::Artemis, None) => {
+            let access = artemis::Access { hosts, user, password, tls, silence_max, name };
+            Access::Artemis { access, prefix, secrets }
+        }
+        (_, endpoint) => Access::Endpoint(endpoint.unwrap_or(broker.listen)),
+    }
 }
 
 async fn submit(arguments: &SubmitArguments, actor: &Arc<Actor>) -> Result<Exit, Failure> {

@@ -20,9 +20,13 @@ use tokio::runtime::Handle;
 #[path = "../suites/uniqueness.rs"]
 mod suite;
 
+#[path = "../worker/mod.rs"]
+mod worker;
+
 mod conditions;
 mod faults;
 mod lease;
+mod owner;
 mod torture;
 
 /// How a worker of a test uses a database; its name is not leased.
