@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::access::explain;
 use super::desk::Desk;
@@ -16,6 +16,10 @@ use crate::broker::amqp::connection::{Connection, Disposal, Incoming, Receiver, 
 
 /// The first pause between rounds of attempts to connect.
 const RECONNECT_BASE: Duration = Duration::from_millis(100);
+
+/// How often a resting worker looks for messages that the broker has given to its links just when it drained their credit: they
+/// stay there, neither sent nor anyone else's, until there is credit again or the link ends (seen with Artemis 2.40).
+const SWEEP: Duration = Duration::from_millis(500);
 
 /// Requests that name a worker go to its own link before any other: Artemis serves receivers of higher priority first, and others
 /// only when those have no credit or are not there. So a worker that is absent or busy is stood in for at once.
@@ -59,6 +63,14 @@ impl Intake {
     fn rest(&mut self) {
         self.given = 0;
         if let Some(receiver) = &self.receiver {
+            receiver.drain();
+        }
+    }
+
+    /// Frees a message that the broker has given to the link and cannot send for want of credit. What else comes goes back.
+    fn sweep(&self) {
+        if let Some(receiver) = &self.receiver {
+            receiver.set_credit(1);
             receiver.drain();
         }
     }
@@ -178,8 +190,7 @@ impl Keeper {
                     }
                 }
                 Wish::Rest if resting => {
-                    // A message that the broker gave to a link just when its credit was drained stays there until the link ends
-                    // (seen with Artemis 2.40). Before that the worker finishes what it holds of it.
+                    // A link that ends gives back all that it has, so the worker first finishes what it holds of it.
                     for intake in [&mut any, &mut named] {
                         if self.shared.undisposed_on(intake.lane) == 0 {
                             intake.receiver = None;
@@ -204,6 +215,10 @@ impl Keeper {
             tokio::select! {
                 changed = wish.changed() => changed.map_err(|_| "the queue is gone".to_owned())?,
                 () = self.shared.freed.notified() => {}
+                () = sleep(SWEEP), if resting => {
+                    any.sweep();
+                    named.sweep();
+                }
                 error = connection.ended() => return Err(explain(&error)),
                 incoming = any.next() => self.take(session, &mut any, incoming, resting)?,
                 incoming = named.next() => self.take(session, &mut named, incoming, resting)?,
