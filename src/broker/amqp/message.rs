@@ -62,7 +62,7 @@ pub(crate) struct Message<'a> {
     pub dedup_id: Option<&'a str>,
     pub validated_user: Option<&'a str>,
     /// The address through which the broker routed it here. Who sent the message can write this as well, unless the broker
-    /// overwrites it: see `broker/artemis/README.md`.
+    /// overwrites it: see `broker/artemis/entrances.rs`.
     pub original_address: Option<&'a str>,
     /// All application properties, keys and values in turn.
     pub application: Fields<'a>,
