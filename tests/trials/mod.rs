@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use notary_worker::client::cast::Cast;
 use notary_worker::client::scenes;
+use serde_json::Value;
 
 use crate::rivals::Rivals;
 use crate::stack::Stack;
@@ -21,8 +22,6 @@ const RIVALS: usize = 2;
 const IN_FLIGHT: usize = 24;
 /// The fault comes after so many answers.
 const ANSWERS_BEFORE: usize = 20;
-/// How long the token is away.
-const AWAY: Duration = Duration::from_secs(5);
 /// Larger than any message a worker takes (10 MiB).
 const OVERSIZED_BYTES: usize = 10 * 1024 * 1024 + 1;
 /// A message with these words makes the workers panic, while they are started so.
@@ -36,6 +35,8 @@ struct Row {
     doubled: usize,
     changed: usize,
     longest_wait: Duration,
+    /// How long a worker took to see it and say so on `/ready`.
+    unready_after: Option<Duration>,
 }
 
 /// Everything, in order, on one stack.
@@ -56,32 +57,38 @@ pub fn run(mut stack: Stack, said: &str) {
         ("a worker killed", |stack, workers| {
             workers.pool[0].take().expect("it runs").kill();
             workers.pool[0] = Some(stack.start_worker(1));
+            None
         }),
-        ("the broker killed", |stack, _| {
+        ("the broker killed", |stack, workers| {
             stack.broker.kill();
+            let seen = workers.not_ready("broker");
             stack.broker.restart();
+            Some(seen)
         }),
-        ("the database killed", |stack, _| {
+        ("the database killed", |stack, workers| {
             stack.database.kill();
+            let seen = workers.not_ready("store");
             stack.database.start_again();
+            Some(seen)
         }),
-        ("the token removed", |stack, _| {
+        ("the token removed", |stack, workers| {
             stack.hsm.take_away(crate::stack::TOKEN);
-            std::thread::sleep(AWAY);
+            let seen = workers.not_ready("key");
             stack.hsm.put_back(crate::stack::TOKEN);
+            Some(seen)
         }),
     ];
     let mut rows = Vec::new();
     for (name, fault) in faults {
         rows.push(under(&runtime, &cast, &mut stack, &mut workers, name, fault));
     }
-    println!(
-        "{:<22} {:>8} {:>5} {:>8} {:>8} {:>13}",
-        "fault", "requests", "lost", "doubled", "changed", "longest wait"
-    );
-    for Row { fault, requests, lost, doubled, changed, longest_wait } in &rows {
+    let columns = ["fault", "requests", "lost", "doubled", "changed", "longest wait", "not ready after"];
+    let [fault, requests, lost, doubled, changed, wait, unready] = columns;
+    println!("{fault:<20} {requests:>8} {lost:>5} {doubled:>8} {changed:>8} {wait:>13} {unready:>16}");
+    for Row { fault, requests, lost, doubled, changed, longest_wait, unready_after } in &rows {
         let wait = format!("{:.1} s", longest_wait.as_secs_f64());
-        println!("{fault:<22} {requests:>8} {lost:>5} {doubled:>8} {changed:>8} {wait:>13}");
+        let unready = unready_after.map_or("-".to_owned(), |after| format!("{:.1} s", after.as_secs_f64()));
+        println!("{fault:<20} {requests:>8} {lost:>5} {doubled:>8} {changed:>8} {wait:>13} {unready:>16}");
     }
     for Row { fault, lost, doubled, changed, .. } in rows {
         assert_eq!((lost, doubled, changed), (0, 0, 0), "{fault}");
@@ -92,10 +99,45 @@ pub fn run(mut stack: Stack, said: &str) {
     }
 }
 
-type Fault = fn(&mut Stack, &mut Workers);
+/// Breaks something and heals it; tells how long a worker took to notice.
+type Fault = fn(&mut Stack, &mut Workers) -> Option<Duration>;
 
 struct Workers {
     pool: [Option<Worker>; 2],
+}
+
+impl Workers {
+    /// Waits until the second worker says that it is not ready, for want of this part. Returns how long that took.
+    fn not_ready(&self, part: &str) -> Duration {
+        let since = Instant::now();
+        self.second(|status, report| {
+            status == 503 && report["parts"].as_array().is_some_and(|parts| lost(parts, part))
+        });
+        since.elapsed()
+    }
+
+    /// Waits until the second worker is ready.
+    fn ready(&self) {
+        self.second(|status, report| status == 200 && report["ready"] == true);
+    }
+
+    fn second(&self, says: impl Fn(u16, &Value) -> bool) {
+        let worker = self.pool[1].as_ref().expect("it runs");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, body) = worker.get("/ready");
+            let report = serde_json::from_str(&body).expect("JSON");
+            if says(status, &report) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{status}: {body}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn lost(parts: &[Value], part: &str) -> bool {
+    parts.iter().any(|state| state["part"] == part && state["works"] == false && state["why"].is_string())
 }
 
 async fn play(cast: &Cast) {
@@ -194,12 +236,13 @@ fn under(
     fault: Fault,
 ) -> Row {
     let rivals = Rivals::new(cast, COINS, RIVALS);
-    let (first, again) = std::thread::scope(|scope| {
+    let (first, again, unready_after) = std::thread::scope(|scope| {
         let asking = scope.spawn(|| runtime.block_on(rivals.ask(IN_FLIGHT)));
         runtime.block_on(rivals.answered(ANSWERS_BEFORE));
-        fault(stack, workers);
+        let unready_after = fault(stack, workers);
         let first = asking.join().expect("no answer was wrong");
-        (first, runtime.block_on(rivals.ask(IN_FLIGHT)))
+        workers.ready();
+        (first, runtime.block_on(rivals.ask(IN_FLIGHT)), unready_after)
     });
     if rivals.lost(&first) == 0 && rivals.doubled(&first) == 0 {
         rivals.judge(&first);
@@ -211,5 +254,6 @@ fn under(
         doubled: rivals.doubled(&first),
         changed: first.differences(&again),
         longest_wait: first.longest_wait(),
+        unready_after,
     }
 }
