@@ -14,7 +14,6 @@ mod desk;
 mod entrances;
 mod keeper;
 mod management;
-mod pause;
 mod proof;
 mod senders;
 mod state;

@@ -14,6 +14,7 @@ mod fair;
 pub mod memory;
 pub mod names;
 mod passwords;
+mod pause;
 pub mod rabbitmq;
 
 /// A request as its sender hands it in.

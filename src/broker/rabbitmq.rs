@@ -13,7 +13,6 @@ mod keeper;
 mod lanes;
 mod management;
 mod message;
-mod pause;
 mod state;
 mod topology;
 mod transport;

@@ -9,10 +9,10 @@ use tokio::time::{sleep, timeout};
 
 use super::access::explain;
 use super::desk::Desk;
-use super::pause::Pause;
 use super::proof;
 use super::state::{Lane, Session, Shared, Wish};
 use crate::broker::amqp::connection::{Connection, Disposal, Incoming, Receiver, ReceiverOptions};
+use crate::broker::pause::Pause;
 
 /// The first pause between rounds of attempts to connect.
 const RECONNECT_BASE: Duration = Duration::from_millis(100);

@@ -13,10 +13,10 @@ use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::lanes::Lanes;
-use super::pause::Pause;
 use super::state::{Session, Shared, Wish};
 use super::transport::explain;
 use super::worker::Desk;
+use crate::broker::pause::Pause;
 
 /// The first pause between rounds of attempts to connect.
 const RECONNECT_BASE: Duration = Duration::from_millis(100);
