@@ -38,7 +38,8 @@ use crate::domain::X500Name;
 use crate::ports::request_queue::{Delivery, DeliveryId, QueueError, Reply, RequestQueue, Settlement};
 use crate::ports::{BoxFuture, NetworkMap, Probe};
 
-pub use self::access::{Access, ConnectError, Password};
+pub use self::access::Access;
+pub use super::access::{ConnectError, Password};
 pub use super::amqp::connection::AmqpError;
 
 /// How long a probe waits for the broker's word: readiness must follow within seconds, also when the heartbeat is slower.

@@ -4,6 +4,7 @@
 //! [`memory`] is the same contract without a network. [`client`] is the other side of `embedded`: the demo, `submit`, the bench
 //! and the tests send requests with it.
 
+mod access;
 pub mod admin;
 mod amqp;
 pub mod artemis;

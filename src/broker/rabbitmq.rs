@@ -36,7 +36,8 @@ use crate::observe::metrics;
 use crate::ports::request_queue::{Delivery, DeliveryId, QueueError, Reply, RequestQueue, Settlement};
 use crate::ports::{BoxFuture, NetworkMap, Probe};
 
-pub use self::transport::{Access, ConnectError, Password};
+pub use self::transport::Access;
+pub use super::access::{ConnectError, Password};
 
 /// How long a probe waits for the broker's word: readiness must follow within seconds, also when the heartbeat is slower.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::access::{Access, ConnectError};
+use super::access::Access;
 use super::entrances::Entrances;
+use crate::broker::access::ConnectError;
 use crate::broker::amqp::connection::{
     AmqpError, Connection, Disposal, Receiver, ReceiverOptions, SendOutcome, Sender,
 };

@@ -3,9 +3,8 @@
 
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -22,15 +21,13 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::broker::access::{self, ConnectError, Password};
 use crate::tls::TlsFiles;
 
 /// The port where no other is given.
 const PORT: u16 = 5672;
 /// The same under TLS.
 const TLS_PORT: u16 = 5671;
-
-/// Fetches a password; asked at every attempt to connect, so that a changed password needs no restart (F33). May block.
-pub type Password = Arc<dyn Fn() -> Result<Zeroizing<String>, String> + Send + Sync>;
 
 /// How to reach a broker, and as whom.
 #[derive(Clone)]
@@ -51,38 +48,13 @@ pub struct Access {
     pub name: String,
 }
 
-/// Why there is no connection.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{host}: {problem}")]
-pub struct ConnectError {
-    /// Which host.
-    pub host: String,
-    /// What went wrong, for people.
-    pub problem: String,
-}
-
 impl Access {
     /// What is wrong with it, if anything, without connecting.
     ///
     /// # Errors
     /// In one line.
     pub fn check(&self) -> Result<(), String> {
-        if self.hosts.is_empty() {
-            return Err("no host is named".into());
-        }
-        for host in &self.hosts {
-            let (name, _) = split(host, PORT)?;
-            if self.tls.is_none() && !is_loopback(name) {
-                return Err(format!(
-                    "{host} is not this machine: without TLS (tls_ca) only loopback addresses are allowed"
-                ));
-            }
-        }
-        let certificate = self.tls.as_ref().is_some_and(|tls| tls.identity.is_some());
-        if self.user.is_empty() && !certificate {
-            return Err("neither a user nor a client certificate (tls_certificate) is given".into());
-        }
-        Ok(())
+        access::check(&self.hosts, &self.user, self.tls.as_ref())
     }
 
     /// Connects to one host within the deadline, everything running on `runtime`.
@@ -96,7 +68,7 @@ impl Access {
 
     async fn open(&self, host: &str, runtime: &Handle) -> Result<Connection, String> {
         self.check()?;
-        let (name, port) = split(host, if self.tls.is_some() { TLS_PORT } else { PORT })?;
+        let (name, port) = access::split(host, if self.tls.is_some() { TLS_PORT } else { PORT })?;
         let tls = match &self.tls {
             None => None,
             Some(files) => {
@@ -106,12 +78,7 @@ impl Access {
         };
         let password = match self.user.is_empty() {
             true => Zeroizing::default(),
-            false => {
-                // It may be told by a file or a command.
-                let password = Arc::clone(&self.password);
-                let asked = runtime.spawn_blocking(move || password()).await.map_err(|error| error.to_string())?;
-                asked.map_err(|error| format!("the password of {}: {error}", self.user))?
-            }
+            false => access::fetch(&self.password, &self.user, runtime).await?,
         };
         let uri = AMQPUri {
             scheme: AMQPScheme::AMQP, // TLS is ours.
@@ -168,29 +135,6 @@ pub(super) fn explain(error: &lapin::Error) -> String {
         ErrorKind::MissingHeartbeatError => "the broker fell silent".into(),
         _ => error.to_string(),
     }
-}
-
-/// `HOST`, `HOST:PORT` or `[V6]:PORT`.
-fn split(host: &str, port: u16) -> Result<(&str, u16), String> {
-    let wrong = || format!("{host:?} is no HOST:PORT");
-    if let Some(rest) = host.strip_prefix('[') {
-        let (address, rest) = rest.split_once(']').ok_or_else(wrong)?;
-        return match rest.strip_prefix(':') {
-            Some(port) => Ok((address, port.parse().map_err(|_| wrong())?)),
-            None if rest.is_empty() => Ok((address, port)),
-            None => Err(wrong()),
-        };
-    }
-    match host.split_once(':') {
-        _ if host.is_empty() => Err(wrong()),
-        Some((name, port)) if !name.is_empty() => Ok((name, port.parse().map_err(|_| wrong())?)),
-        Some(_) => Err(wrong()),
-        None => Ok((host, port)),
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Bytes to the broker and back.
@@ -279,6 +223,8 @@ impl Reactor for Kit {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn access(hosts: &[&str], tls: bool) -> Access {
