@@ -11,6 +11,7 @@ pub mod artemis;
 pub mod callers;
 pub mod client;
 pub mod embedded;
+mod declaration;
 mod fair;
 pub mod memory;
 pub mod names;

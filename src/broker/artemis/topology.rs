@@ -6,22 +6,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::broker::admin::{CallerAccount, Service, WorkerAccount};
-use crate::broker::names::slug;
+use crate::broker::admin::Service;
+use crate::broker::declaration::{Entry, Filling, Values};
 
 /// The declaration.
 const SOURCE: &str = include_str!("../../../broker/artemis/topology.toml");
-
-/// For whom an entry is made.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Each {
-    #[default]
-    Once,
-    Worker,
-    Caller,
-    Inbox,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,14 +20,6 @@ struct Source {
     user: Vec<Entry<User>>,
     queue: Vec<Entry<Queue>>,
     divert: Vec<Entry<Divert>>,
-}
-
-#[derive(Deserialize)]
-struct Entry<T> {
-    #[serde(default)]
-    each: Each,
-    #[serde(flatten)]
-    what: T,
 }
 
 /// How addresses behave; as the broker's management names it.
@@ -94,50 +75,8 @@ pub(super) struct Topology {
     pub diverts: Vec<Divert>,
 }
 
-/// What stands for the placeholders.
-#[derive(Clone, Default)]
-struct Values(Vec<(&'static str, String)>);
-
-impl Values {
-    fn with(&self, more: impl IntoIterator<Item = (&'static str, String)>) -> Self {
-        Self(self.0.iter().cloned().chain(more).collect())
-    }
-
-    fn worker(&self, WorkerAccount { name, user }: &WorkerAccount) -> Self {
-        self.with([("{worker.slug}", slug(name)), ("{worker.user}", user.clone())])
-    }
-
-    fn caller(&self, prefix: &str, CallerAccount { user, inbox }: &CallerAccount) -> Self {
-        self.with([
-            ("{caller.user}", user.clone()),
-            ("{caller.role}", role(prefix, user)),
-            ("{caller.inbox}", inbox.clone().unwrap_or_default()),
-        ])
-    }
-
-    /// In one pass, so that what is put in is never looked at again.
-    fn text(&self, text: &str) -> String {
-        let (mut out, mut rest) = (String::new(), text);
-        while let Some(at) = rest.find('{') {
-            out.push_str(&rest[..at]);
-            rest = &rest[at..];
-            match self.0.iter().find(|(name, _)| rest.starts_with(name)) {
-                Some((name, value)) => {
-                    out.push_str(value);
-                    rest = &rest[name.len()..];
-                }
-                None => {
-                    out.push('{');
-                    rest = &rest[1..];
-                }
-            }
-        }
-        out + rest
-    }
-
-    fn set(&self, texts: &BTreeSet<String>) -> BTreeSet<String> {
-        texts.iter().map(|text| self.text(text)).collect()
-    }
+fn set(values: &Values, texts: &BTreeSet<String>) -> BTreeSet<String> {
+    texts.iter().map(|text| values.text(text)).collect()
 }
 
 /// The role of one caller. Artemis lists roles with commas between them, so names that are more than a word go in as a digest.
@@ -173,55 +112,28 @@ impl Topology {
             check_name("caller", &caller.user)?;
         }
         let source: Source = toml::from_str(SOURCE).map_err(|error| format!("topology.toml: {error}"))?;
-        let prefix = &service.prefix;
-        let once = Values::default().with([("{prefix}", prefix.clone())]);
-        let values = |each: Each| -> Vec<Values> {
-            let callers = || service.callers.iter();
-            match each {
-                Each::Once => vec![once.clone()],
-                Each::Worker => service.workers.iter().map(|worker| once.worker(worker)).collect(),
-                Each::Caller => callers().map(|caller| once.caller(prefix, caller)).collect(),
-                Each::Inbox => {
-                    callers().filter(|caller| caller.inbox.is_some()).map(|c| once.caller(prefix, c)).collect()
-                }
-            }
-        };
-        fn filled<T, U>(
-            entries: &[Entry<T>],
-            values: impl Fn(Each) -> Vec<Values>,
-            fill: impl Fn(&T, &Values) -> U,
-        ) -> Vec<U> {
-            let all = entries.iter().flat_map(|entry| {
-                values(entry.each).iter().map(|values| fill(&entry.what, values)).collect::<Vec<_>>()
-            });
-            all.collect()
-        }
+        let filling = Filling::new(service, |caller| Some(("{caller.role}", role(&service.prefix, &caller.user))));
         let mut users: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for user in filled(&source.user, values, |user, v| User { name: v.text(&user.name), role: v.text(&user.role) })
-        {
+        for user in filling.each(&source.user, |user, v| User { name: v.text(&user.name), role: v.text(&user.role) }) {
             // A worker without a user is one whom a certificate names: the broker knows it, we do not.
             if !user.name.is_empty() {
                 users.entry(user.name).or_default().insert(user.role);
             }
         }
         let mut topology = Self {
-            settings: filled(&source.setting, values, |setting, v| {
-                let value = |value: &Value| match value {
-                    Value::String(text) => Value::String(v.text(text)),
-                    other => other.clone(),
-                };
-                let values = setting.values.iter().map(|(key, inner)| (key.clone(), value(inner))).collect();
-                Setting { matches: v.text(&setting.matches), values }
+            settings: filling.each(&source.setting, |setting, v| Setting {
+                matches: v.text(&setting.matches),
+                values: v.table(&setting.values),
             }),
-            permissions: filled(&source.permission, values, |permission, v| Permission {
+            permissions: filling.each(&source.permission, |permission, v| Permission {
                 matches: v.text(&permission.matches),
-                send: v.set(&permission.send),
-                consume: v.set(&permission.consume),
-                browse: v.set(&permission.browse),
+                send: set(v, &permission.send),
+                consume: set(v, &permission.consume),
+                browse: set(v, &permission.browse),
             }),
             users,
-            queues: filled(&source.queue, values, |queue, v| Queue { name: v.text(&queue.name) }),
-            diverts: filled(&source.divert, values, |divert, v| Divert {
+            queues: filling.each(&source.queue, |queue, v| Queue { name: v.text(&queue.name) }),
+            diverts: filling.each(&source.divert, |divert, v| Divert {
                 name: v.text(&divert.name),
                 from: v.text(&divert.from),
                 to: v.text(&divert.to),
@@ -255,6 +167,7 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::admin::{CallerAccount, WorkerAccount};
     use crate::domain::X500Name;
 
     fn service(users: &[(&str, Option<&str>)]) -> Service {

@@ -5,22 +5,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::broker::admin::{CallerAccount, Service, WorkerAccount};
-use crate::broker::names::slug;
+use crate::broker::admin::Service;
+use crate::broker::declaration::{Entry, Filling, Values};
 
 /// The declaration.
 const SOURCE: &str = include_str!("../../../broker/rabbitmq/topology.toml");
-
-/// For whom an entry is made.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Each {
-    #[default]
-    Once,
-    Worker,
-    Caller,
-    Inbox,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,14 +19,6 @@ struct Source {
     binding: Vec<Entry<Binding>>,
     policy: Vec<Entry<Policy>>,
     user: Vec<Entry<User>>,
-}
-
-#[derive(Deserialize)]
-struct Entry<T> {
-    #[serde(default)]
-    each: Each,
-    #[serde(flatten)]
-    what: T,
 }
 
 /// An exchange; durable.
@@ -93,58 +74,9 @@ pub(super) struct Topology {
     pub users: BTreeMap<String, User>,
 }
 
-/// What stands for the placeholders.
-#[derive(Clone, Default)]
-struct Values(Vec<(&'static str, String)>);
-
-impl Values {
-    fn with(&self, more: impl IntoIterator<Item = (&'static str, String)>) -> Self {
-        Self(self.0.iter().cloned().chain(more).collect())
-    }
-
-    fn worker(&self, WorkerAccount { name, user }: &WorkerAccount) -> Self {
-        self.with([("{worker.slug}", slug(name)), ("{worker.name}", name.to_string()), ("{worker.user}", user.clone())])
-    }
-
-    fn caller(&self, CallerAccount { user, inbox }: &CallerAccount) -> Self {
-        self.with([("{caller.user}", user.clone()), ("{caller.inbox}", inbox.clone().unwrap_or_default())])
-    }
-
-    /// In one pass, so that what is put in is never looked at again.
-    fn fill(&self, text: &str, escape: fn(&str) -> String) -> String {
-        let (mut out, mut rest) = (String::new(), text);
-        while let Some(at) = rest.find('{') {
-            out.push_str(&rest[..at]);
-            rest = &rest[at..];
-            match self.0.iter().find(|(name, _)| rest.starts_with(name)) {
-                Some((name, value)) => {
-                    out.push_str(&escape(value));
-                    rest = &rest[name.len()..];
-                }
-                None => {
-                    out.push('{');
-                    rest = &rest[1..];
-                }
-            }
-        }
-        out + rest
-    }
-
-    fn text(&self, text: &str) -> String {
-        self.fill(text, str::to_owned)
-    }
-
-    fn pattern(&self, text: &str) -> String {
-        self.fill(text, escape)
-    }
-
-    fn table(&self, table: &Map<String, Value>) -> Map<String, Value> {
-        let value = |value: &Value| match value {
-            Value::String(text) => Value::String(self.text(text)),
-            other => other.clone(),
-        };
-        table.iter().map(|(key, inner)| (key.clone(), value(inner))).collect()
-    }
+/// A regular expression in which each value matches itself alone.
+fn pattern(values: &Values, text: &str) -> String {
+    values.escaped(text, escape)
 }
 
 /// A text as a regular expression that matches it alone.
@@ -163,49 +95,30 @@ impl Topology {
     /// The declaration for one service.
     pub(super) fn of(service: &Service) -> Result<Self, String> {
         let source: Source = toml::from_str(SOURCE).map_err(|error| format!("topology.toml: {error}"))?;
-        let once = Values::default().with([("{prefix}", service.prefix.clone())]);
-        let values = |each: Each| -> Vec<Values> {
-            let callers = || service.callers.iter();
-            match each {
-                Each::Once => vec![once.clone()],
-                Each::Worker => service.workers.iter().map(|worker| once.worker(worker)).collect(),
-                Each::Caller => callers().map(|caller| once.caller(caller)).collect(),
-                Each::Inbox => callers().filter(|caller| caller.inbox.is_some()).map(|c| once.caller(c)).collect(),
-            }
-        };
-        fn filled<T, U>(
-            entries: &[Entry<T>],
-            values: impl Fn(Each) -> Vec<Values>,
-            fill: impl Fn(&T, &Values) -> U,
-        ) -> Vec<U> {
-            let all = entries.iter().flat_map(|entry| {
-                values(entry.each).iter().map(|values| fill(&entry.what, values)).collect::<Vec<_>>()
-            });
-            all.collect()
-        }
-        let users = filled(&source.user, values, |user, v| User {
+        let filling = Filling::new(service, |_| None);
+        let users = filling.each(&source.user, |user, v| User {
             name: v.text(&user.name),
-            configure: v.pattern(&user.configure),
-            write: v.pattern(&user.write),
-            read: v.pattern(&user.read),
+            configure: pattern(v, &user.configure),
+            write: pattern(v, &user.write),
+            read: pattern(v, &user.read),
         });
         Ok(Self {
-            exchanges: filled(&source.exchange, values, |exchange, v| Exchange {
+            exchanges: filling.each(&source.exchange, |exchange, v| Exchange {
                 name: v.text(&exchange.name),
                 kind: exchange.kind.clone(),
             }),
-            queues: filled(&source.queue, values, |queue, v| Queue {
+            queues: filling.each(&source.queue, |queue, v| Queue {
                 name: v.text(&queue.name),
                 arguments: v.table(&queue.arguments),
             }),
-            bindings: filled(&source.binding, values, |binding, v| Binding {
+            bindings: filling.each(&source.binding, |binding, v| Binding {
                 exchange: v.text(&binding.exchange),
                 queue: v.text(&binding.queue),
                 arguments: v.table(&binding.arguments),
             }),
-            policies: filled(&source.policy, values, |policy, v| Policy {
+            policies: filling.each(&source.policy, |policy, v| Policy {
                 name: v.text(&policy.name),
-                pattern: v.pattern(&policy.pattern),
+                pattern: pattern(v, &policy.pattern),
                 apply_to: policy.apply_to.clone(),
                 definition: v.table(&policy.definition),
             }),
@@ -222,6 +135,7 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::admin::{CallerAccount, WorkerAccount};
     use crate::domain::X500Name;
 
     fn service() -> Service {
