@@ -4,7 +4,7 @@
 //! The worker receives and sends; it declares nothing and has no right to. What must be there is data in `broker/artemis/`. Who
 //! asks is told by the `entrances` through which requests come, and `proof` shows on every connection that nobody can forge it.
 //!
-//! A request's way: `keeper` gets it from the broker, `desk` judges whose it is, `state` keeps it until the worker has settled
+//! A request's way: `keeper` gets it from the broker, `desk` judges whose it is, `deliveries` keep it until the worker has settled
 //! it, `senders` carry its answer.
 
 mod access;
@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use self::desk::{Desk, Park};
 use self::entrances::Entrances;
 use self::keeper::Keeper;
-use self::state::{Lane, Shared, Wish};
+use self::state::{Lane, Shared};
 use super::amqp::connection::Disposal;
 use super::callers::Callers;
 use super::names::{Names, slug};
@@ -170,16 +170,14 @@ impl RequestQueue for Artemis {
 
     fn reply(&self, to: DeliveryId, replies: Vec<Reply>) -> BoxFuture<'_, Result<(), QueueError>> {
         Box::pin(async move {
-            match self.shared.taken(to) {
-                Some(held) => self.desk.reply(&held, replies).await,
-                None => Err(unknown(to)),
-            }
+            let held = self.shared.taken(to)?;
+            self.desk.reply(&held, replies).await
         })
     }
 
     fn settle(&self, delivery: DeliveryId, settlement: Settlement) -> BoxFuture<'_, Result<(), QueueError>> {
         Box::pin(async move {
-            let held = self.shared.settling(delivery).ok_or_else(|| unknown(delivery))?;
+            let held = self.shared.settling(delivery)?;
             let settled = match settlement {
                 Settlement::Accept => self.desk.dispose(&held, Disposal::Accept),
                 Settlement::Release => self.desk.release(&self.shared, &held).await,
@@ -193,14 +191,7 @@ impl RequestQueue for Artemis {
     }
 
     fn serve(&self, serving: bool) {
-        self.shared.wish.send_if_modified(|wish| {
-            let wished = if serving { Wish::Serve } else { Wish::Rest };
-            let changes = *wish != wished && *wish != Wish::Close;
-            if changes {
-                *wish = wished;
-            }
-            changes
-        });
+        self.shared.serve(serving);
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -236,8 +227,4 @@ impl Probe for Artemis {
             session.connection.echo(PROBE_DEADLINE).await.map_err(|error| access::explain(&error))
         })
     }
-}
-
-fn unknown(delivery: DeliveryId) -> QueueError {
-    QueueError::Unsafe(format!("delivery {} is settled, or was never received", delivery.0))
 }

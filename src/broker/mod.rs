@@ -12,6 +12,7 @@ pub mod callers;
 pub mod client;
 pub mod embedded;
 mod declaration;
+mod deliveries;
 mod fair;
 pub mod memory;
 pub mod names;

@@ -4,7 +4,7 @@
 //! The worker consumes and publishes; it declares nothing and has no right to. What must be there is data in `broker/rabbitmq/`,
 //! which [`admin`] applies and checks. Callers are the broker users that RabbitMQ has checked `user_id` against.
 //!
-//! A request's way: `keeper` gets it from the broker, `worker` judges whose it is, `state` keeps it until the worker has settled
+//! A request's way: `keeper` gets it from the broker, `worker` judges whose it is, `deliveries` keep it until the worker has settled
 //! it, `lanes` publish its answer.
 
 pub mod admin;
@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::keeper::{Keeper, within};
-use self::state::{Shared, Wish};
+use self::state::Shared;
 use self::worker::{Desk, Park};
 use super::callers::Callers;
 use super::names::Names;
@@ -118,16 +118,14 @@ impl RequestQueue for RabbitMq {
 
     fn reply(&self, to: DeliveryId, replies: Vec<Reply>) -> BoxFuture<'_, Result<(), QueueError>> {
         Box::pin(async move {
-            match self.shared.taken(to) {
-                Some(held) => self.desk.reply(&held, replies).await,
-                None => Err(unknown(to)),
-            }
+            let held = self.shared.taken(to)?;
+            self.desk.reply(&held, replies).await
         })
     }
 
     fn settle(&self, delivery: DeliveryId, settlement: Settlement) -> BoxFuture<'_, Result<(), QueueError>> {
         Box::pin(async move {
-            let held = self.shared.settling(delivery).ok_or_else(|| unknown(delivery))?;
+            let held = self.shared.settling(delivery)?;
             let settled = match settlement {
                 Settlement::Accept => self.desk.accept(&held).await,
                 Settlement::Release => self.desk.release(&self.shared, &held).await,
@@ -141,14 +139,7 @@ impl RequestQueue for RabbitMq {
     }
 
     fn serve(&self, serving: bool) {
-        self.shared.wish.send_if_modified(|wish| {
-            let wished = if serving { Wish::Serve } else { Wish::Rest };
-            let changes = *wish != wished && *wish != Wish::Close;
-            if changes {
-                *wish = wished;
-            }
-            changes
-        });
+        self.shared.serve(serving);
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -180,7 +171,7 @@ impl Probe for RabbitMq {
             if self.shared.is_closed() {
                 return Err("closed".into());
             }
-            let link = self.shared.link();
+            let link = self.shared.session();
             // Told again and again, as the first connection is older than the recorder of figures.
             metrics::broker_connected(link.is_ok());
             let session = link?;
@@ -195,8 +186,4 @@ impl Probe for RabbitMq {
             within(PROBE_DEADLINE, "the broker's answer", asking).await
         })
     }
-}
-
-fn unknown(delivery: DeliveryId) -> QueueError {
-    QueueError::Unsafe(format!("delivery {} is settled, or was never received", delivery.0))
 }

@@ -8,10 +8,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Options;
 use super::access::explain;
-use super::state::{Held, Lane, Session, Shared, Wish};
+use super::state::{Held, Lane, Session, Shared};
 use crate::broker::amqp::connection::{Disposal, Incoming, SendOutcome};
 use crate::broker::amqp::message::{Message, OutgoingMessage};
 use crate::broker::callers::{Callers, reply_address};
+use crate::broker::deliveries::Wish;
 use crate::broker::pause::Pause;
 use crate::broker::printable;
 use crate::domain::{Timestamp, X500Name};

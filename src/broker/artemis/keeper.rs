@@ -10,8 +10,9 @@ use tokio::time::{sleep, timeout};
 use super::access::explain;
 use super::desk::Desk;
 use super::proof;
-use super::state::{Lane, Session, Shared, Wish};
+use super::state::{Lane, Session, Shared};
 use crate::broker::amqp::connection::{Connection, Disposal, Incoming, Receiver, ReceiverOptions};
+use crate::broker::deliveries::Wish;
 use crate::broker::pause::Pause;
 
 /// The first pause between rounds of attempts to connect.

@@ -13,9 +13,10 @@ use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::lanes::Lanes;
-use super::state::{Session, Shared, Wish};
+use super::state::{Session, Shared};
 use super::transport::explain;
 use super::worker::Desk;
+use crate::broker::deliveries::Wish;
 use crate::broker::pause::Pause;
 
 /// The first pause between rounds of attempts to connect.
@@ -70,7 +71,7 @@ impl Keeper {
                 }
                 if let Some(first) = first.take() {
                     // Whoever opens the queue waits for exactly this.
-                    let _ = first.send(Err(self.shared.link().err().unwrap_or_default()));
+                    let _ = first.send(Err(self.shared.session().err().unwrap_or_default()));
                     return;
                 }
             }

@@ -1,16 +1,13 @@
-//! What a worker holds of the broker's requests at a moment, and over which connection.
+//! A connection to the broker, and what is kept of a request that came by it; `deliveries` keeps the books.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use lapin::types::ShortString;
 use lapin::{Acker, BasicProperties, Connection};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::lanes::Lanes;
-use crate::observe::metrics;
-use crate::ports::request_queue::{Delivery, DeliveryId};
+use crate::broker::deliveries;
 
 /// One connection to the broker, from its opening to its loss.
 pub(super) struct Session {
@@ -37,17 +34,6 @@ impl Session {
     }
 }
 
-/// What the worker asks of the connection's keeper.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Wish {
-    /// Take requests.
-    Serve,
-    /// Stay connected, take none.
-    Rest,
-    /// End.
-    Close,
-}
-
 /// A delivery that is not settled.
 #[derive(Clone)]
 pub(super) struct Held {
@@ -64,176 +50,23 @@ pub(super) struct Held {
     pub prior_deliveries: u32,
 }
 
-#[derive(PartialEq, Eq)]
-enum Phase {
-    /// Nobody has received it.
-    Waiting,
-    /// The worker has it.
-    Taken,
-    /// It is being ended.
-    Settling,
-}
-
-#[derive(Default)]
-struct State {
-    ready: VecDeque<Delivery>,
-    held: HashMap<DeliveryId, (Held, Phase)>,
-    closed: bool,
-    /// Why there is no connection that serves; `None` if there is one.
-    down: Option<String>,
-    session: Option<Arc<Session>>,
-}
-
-/// Shared between the queue and its keeper.
-pub(super) struct Shared {
-    next: AtomicU64,
-    state: Mutex<State>,
-    arrived: Notify,
-    pub wish: watch::Sender<Wish>,
-}
-
-impl Shared {
-    pub(super) fn new() -> Self {
-        let state = State { down: Some("not connected yet".into()), ..State::default() };
-        Self {
-            next: AtomicU64::new(1),
-            state: Mutex::new(state),
-            arrived: Notify::new(),
-            wish: watch::Sender::new(Wish::Serve),
-        }
+impl deliveries::Session for Session {
+    fn number(&self) -> u64 {
+        self.number
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is whole before anything that can panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn fresh(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A session that is connected, whether it serves or not; or why there is none that serves.
-    pub(super) fn link(&self) -> Result<Arc<Session>, String> {
-        let state = self.lock();
-        match (&state.down, &state.session) {
-            (None, Some(session)) => Ok(Arc::clone(session)),
-            (down, _) => Err(down.clone().unwrap_or_else(|| "not connected".into())),
-        }
-    }
-
-    pub(super) fn up(&self, session: &Arc<Session>) {
-        let mut state = self.lock();
-        state.session = Some(Arc::clone(session));
-        state.down = None;
-        metrics::broker_connected(true);
-    }
-
-    /// The session is lost: what waited of it comes again by itself, what was taken is unsafe from now on.
-    pub(super) fn down(&self, session: Option<&Session>, why: &str) {
-        if let Some(session) = session {
-            session.lost.send_replace(true);
-        }
-        let mut state = self.lock();
-        state.session = None;
-        state.down = Some(why.to_owned());
-        if let Some(session) = session {
-            let State { ready, held, .. } = &mut *state;
-            let number = session.number;
-            held.retain(|_, (held, phase)| held.session.number != number || *phase != Phase::Waiting);
-            ready.retain(|delivery| held.contains_key(&delivery.id));
-        }
-        metrics::broker_connected(false);
-        gauge(&state);
-    }
-
-    /// Adds a delivery for whoever receives next.
-    pub(super) fn offer(&self, delivery: Delivery, held: Held) {
-        let mut state = self.lock();
-        state.held.insert(delivery.id, (held, Phase::Waiting));
-        state.ready.push_back(delivery);
-        gauge(&state);
-        drop(state);
-        self.arrived.notify_one();
-    }
-
-    /// Takes back everything that nobody has received.
-    pub(super) fn withdraw(&self) -> Vec<Held> {
-        let mut state = self.lock();
-        let State { ready, held, .. } = &mut *state;
-        let withdrawn =
-            ready.drain(..).filter_map(|delivery| held.remove(&delivery.id)).map(|(held, _)| held).collect();
-        gauge(&state);
-        withdrawn
-    }
-
-    /// The next delivery, or `None` once closed. Cancel-safe.
-    pub(super) async fn receive(&self) -> Option<Delivery> {
-        loop {
-            // Armed before the look, so that nothing that comes in between is missed.
-            let arrived = self.arrived.notified();
-            {
-                let mut state = self.lock();
-                if state.closed {
-                    // Others wait for the same news.
-                    self.arrived.notify_one();
-                    return None;
-                }
-                if let Some(delivery) = state.ready.pop_front() {
-                    if let Some((_, phase)) = state.held.get_mut(&delivery.id) {
-                        *phase = Phase::Taken;
-                    }
-                    if !state.ready.is_empty() {
-                        self.arrived.notify_one();
-                    }
-                    return Some(delivery);
-                }
-            }
-            arrived.await;
-        }
-    }
-
-    /// A delivery that the worker has.
-    pub(super) fn taken(&self, id: DeliveryId) -> Option<Held> {
-        match self.lock().held.get(&id) {
-            Some((held, Phase::Taken)) => Some(held.clone()),
-            _ => None,
-        }
-    }
-
-    /// Begins to end a delivery, which happens once. It counts as held until [`Shared::settled`].
-    pub(super) fn settling(&self, id: DeliveryId) -> Option<Held> {
-        match self.lock().held.get_mut(&id) {
-            Some((held, phase @ Phase::Taken)) => {
-                *phase = Phase::Settling;
-                Some(held.clone())
-            }
-            _ => None,
-        }
-    }
-
-    pub(super) fn settled(&self, id: DeliveryId) {
-        let mut state = self.lock();
-        state.held.remove(&id);
-        gauge(&state);
-    }
-
-    /// Nothing more is delivered.
-    pub(super) fn close(&self) {
-        self.lock().closed = true;
-        self.wish.send_replace(Wish::Close);
-        self.arrived.notify_one();
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
-    }
-
-    /// Deliveries that are not settled, received or not.
-    pub(super) fn undisposed(&self) -> usize {
-        self.lock().held.len()
+    fn lose(&self) {
+        self.lost.send_replace(true);
     }
 }
 
-fn gauge(state: &State) {
-    metrics::broker_deliveries(state.ready.len(), state.held.len());
+impl deliveries::Held for Held {
+    type Session = Session;
+
+    fn session(&self) -> &Session {
+        &self.session
+    }
 }
+
+/// What the worker holds.
+pub(super) type Shared = deliveries::Shared<Held>;
