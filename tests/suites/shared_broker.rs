@@ -204,7 +204,8 @@ pub async fn a_released_request_comes_again_also_to_another_worker<R: Rig>(rig: 
     worker.queue.serve(false);
     worker.release(&again).await;
     let again = other.receive().await;
-    assert_eq!((text(&again), again.prior_deliveries), ("request", 2));
+    // At least: it may have been on its way to the first worker when that one left.
+    assert!(text(&again) == "request" && again.prior_deliveries >= 2, "{}", again.prior_deliveries);
     other.accept(&again).await;
 }
 
