@@ -238,11 +238,14 @@ impl Worker {
 /// Leaves the queue while the store or the key is lost, joins it when both work again, and tells systemd.
 async fn follow(health: Arc<Health>, pipeline: Arc<Pipeline>) {
     let mut changes = health.changes();
-    // The sender lives in `health`, which this task holds.
-    while changes.changed().await.is_ok() {
+    loop {
+        // The first time for what was lost while the worker started.
         let Readiness { may_serve, .. } = *changes.borrow_and_update();
         pipeline.serve(may_serve);
         supervisor::status(&health.summary());
+        if changes.changed().await.is_err() {
+            return; // The sender lives in `health`, which this task holds.
+        }
     }
 }
 

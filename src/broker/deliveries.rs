@@ -240,6 +240,11 @@ impl<H: Held> Shared<H> {
         self.lock().held.len()
     }
 
+    /// Something of all of them, added up.
+    pub(super) fn total(&self, of: impl Fn(&H) -> usize) -> usize {
+        self.lock().held.values().map(|(held, _)| of(held)).sum()
+    }
+
     /// How many of them are such.
     pub(super) fn count(&self, such: impl Fn(&H) -> bool) -> usize {
         self.lock().held.values().filter(|(held, _)| such(held)).count()

@@ -55,6 +55,8 @@ pub struct Options {
     pub slots: usize,
     /// The longest request, in bytes; longer ones are parked.
     pub message_bytes_max: usize,
+    /// Bytes of unsettled requests from which on no more are taken, see [`Options::HELD_BYTES_MAX`].
+    pub held_bytes_max: usize,
     /// A request that was delivered so often without being settled is parked.
     pub deliveries_max: u32,
     /// How long a reply may wait to be safe.
@@ -64,6 +66,10 @@ pub struct Options {
 }
 
 impl Options {
+    /// The usual [`Options::held_bytes_max`], as much as the other adapters hold. RabbitMQ limits deliveries by number only, and a
+    /// thousand of the longest would take ten gigabytes: a caller who sends such must not end the worker (promise P8, threat A7).
+    pub const HELD_BYTES_MAX: usize = 256 << 20;
+
     /// What is wrong with them, if anything, without connecting.
     ///
     /// # Errors

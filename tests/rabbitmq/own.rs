@@ -59,6 +59,41 @@ async fn a_request_without_a_user_and_one_too_long_are_parked() {
     worker.accept(&delivery).await;
 }
 
+/// P8, A7: RabbitMQ counts deliveries, not bytes; a caller with long requests must not fill the worker's memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_holds_enough_bytes_takes_no_more_until_half_of_them_are_settled() {
+    const HELD: usize = 6;
+    let Some(rig) = RabbitRig::start().await else { return };
+    let setup = Setup { slots: 64, ..Setup::default() };
+    let options = Options { held_bytes_max: HELD * 10_000 - 1, ..rig.options(1, setup) };
+    let worker = rig.open(options).await.unwrap();
+    let alice = rig.connect("Alice").await;
+    let mut held = Vec::new();
+    for _ in 0..HELD {
+        alice.send(&"x".repeat(10_000)).await;
+        held.push(worker.receive().await);
+    }
+    for _ in 0..HELD {
+        alice.send(&"y".repeat(10_000)).await;
+    }
+    assert_eq!(rig.waiting().await, HELD, "it takes nothing, though it has slots");
+    assert_eq!((worker.undisposed)(), HELD);
+
+    // Two are left unsettled, which is less than half: from then on it takes again.
+    for delivery in held.drain(2..) {
+        worker.accept(&delivery).await;
+    }
+    for _ in 0..HELD {
+        let delivery = worker.receive().await;
+        assert!(delivery.body.starts_with(b"y"));
+        worker.accept(&delivery).await;
+    }
+    for delivery in held {
+        worker.accept(&delivery).await;
+    }
+    assert_eq!((worker.undisposed)(), 0);
+}
+
 /// Whoever parks a message publishes it with its own rights: a sender must not borrow them to fill others' queues.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_that_a_sender_asks_for_are_not_made_when_its_message_is_parked() {

@@ -108,6 +108,7 @@ impl RabbitRig {
             platform_version: 12,
             slots: setup.slots,
             message_bytes_max: 10 << 20,
+            held_bytes_max: Options::HELD_BYTES_MAX,
             deliveries_max: setup.deliveries_max,
             reply_hold: setup.hold,
             reconnect_cap: Duration::from_secs(1),

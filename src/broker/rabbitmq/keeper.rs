@@ -142,7 +142,8 @@ impl Keeper {
                         tracing::info!(broker = "rabbitmq", host, "resting: takes no requests");
                     }
                 }
-                Wish::Serve if intake.is_none() => {
+                // Not at the first free byte: each time costs the broker a consumer.
+                Wish::Serve if intake.is_none() && self.held_bytes() <= self.desk.options.held_bytes_max / 2 => {
                     intake = Some(self.consume(&channel).await?);
                     tracing::info!(broker = "rabbitmq", host, "serving");
                 }
@@ -157,6 +158,13 @@ impl Keeper {
                 }
             }
             loop {
+                if self.held_bytes() > self.desk.options.held_bytes_max
+                    && let Some(intake) = intake.take()
+                {
+                    tracing::warn!(broker = "rabbitmq", host, "too many bytes are held: takes no requests for now");
+                    self.pause(&channel, session, intake).await?;
+                }
+                let is_paused = intake.is_none();
                 let (requests, own) = match &mut intake {
                     Some(Intake { requests, own }) => (Some(requests), Some(own)),
                     None => (None, None),
@@ -181,6 +189,7 @@ impl Keeper {
                     },
                     delivery = next(requests) => self.take(session, &self.desk.options.names.requests, delivery)?,
                     delivery = next(own) => self.take(session, &self.desk.options.names.worker, delivery)?,
+                    () = self.shared.freed.notified(), if wished == Wish::Serve && is_paused => break,
                     _ = glance.tick() => {
                         if !session.connection.status().connected() {
                             return Err("the connection ended".into());
@@ -238,13 +247,34 @@ impl Keeper {
         }
     }
 
+    /// Bytes of requests that are not settled.
+    fn held_bytes(&self) -> usize {
+        self.shared.total(|held| held.body.len())
+    }
+
+    /// Takes no more for now. What the broker sent before it knew is taken as ever.
+    async fn pause(&self, channel: &Channel, session: &Arc<Session>, intake: Intake) -> Result<(), String> {
+        let names = &self.desk.options.names;
+        for (queue, mut consumer) in [(&names.requests, intake.requests), (&names.worker, intake.own)] {
+            self.cancel(channel, &consumer).await?;
+            while let Ok(Some(delivery)) = timeout(self.desk.options.access.silence_max, consumer.next()).await {
+                self.take(session, queue, Some(delivery))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a consumer. Its end follows what came before the cancellation.
+    async fn cancel(&self, channel: &Channel, consumer: &Consumer) -> Result<(), String> {
+        let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        within(self.desk.options.access.silence_max, "cancelling", cancelled).await
+    }
+
     /// Takes no more, and gives back what nobody has received. What was received can still be settled, as the channel stays.
     async fn leave(&self, channel: &Channel, intake: Intake) -> Result<(), String> {
         let step = self.desk.options.access.silence_max;
         for mut consumer in [intake.requests, intake.own] {
-            let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-            within(step, "cancelling", cancelled).await?;
-            // Its end follows what came before the cancellation.
+            self.cancel(channel, &consumer).await?;
             while let Ok(Some(Ok(delivery))) = timeout(step, consumer.next()).await {
                 self.desk.give_back(&delivery.acker).await;
             }

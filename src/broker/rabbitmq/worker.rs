@@ -83,11 +83,13 @@ impl Desk {
                 shared.offer(delivery, held);
             }
             Err(park) => {
-                // Bounded: it is unacknowledged, so it takes one of the deliveries that the broker allows us.
+                let id = shared.withhold(held.clone());
                 let (desk, shared) = (self.clone(), Arc::clone(shared));
+                // Bounded: it is unacknowledged, so it takes one of the deliveries that the broker allows us.
                 runtime.spawn(async move {
                     // If it fails the request comes again, and is parked then.
                     let _ = desk.park(&shared, &held, &park).await;
+                    shared.settled(id);
                 });
             }
         }

@@ -132,6 +132,7 @@ fn rabbitmq_options(settings: &Settings) -> Result<rabbitmq::Options, StartError
         platform_version: settings.worker.platform_version.into(),
         slots: settings.flow.slots,
         message_bytes_max: settings.limits.message_bytes_max,
+        held_bytes_max: rabbitmq::Options::HELD_BYTES_MAX,
         deliveries_max: broker.deliveries_max,
         reply_hold: Duration::from_millis(broker.reply_hold_ms),
         reconnect_cap: Duration::from_millis(broker.reconnect_cap_ms),
