@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("stages", &["domain", "ports", "wire"]),
     ("observe", &["domain", "ports", "stages"]),
     ("actors", &["domain", "ports", "stages", "observe"]),
-    ("tls", &[]),
+    ("tls", &["domain", "ports", "keys", "network"]),
     ("broker", &["domain", "ports", "observe", "tls"]),
     ("sql", &["domain", "ports", "observe", "tls"]),
     ("hsm", &["domain", "ports", "keys", "observe"]),

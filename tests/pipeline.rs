@@ -141,6 +141,7 @@ fn world(flow_slots: usize, sign_at_once: bool) -> World {
     };
     let view = NetworkView {
         parties: HashMap::from([(alice.name.clone(), alice.clone())]),
+        routes: HashMap::new(),
         parameters: KnownParameters {
             current: Some(parameters),
             by_hash: HashMap::from([(parameters, Arc::new(in_force))]),

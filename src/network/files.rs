@@ -160,7 +160,8 @@ impl FileNetworkMap {
         nodes.sort_by(|a, b| a.own().name.cmp(&b.own().name));
 
         let parties = nodes.iter().map(|node| (node.own().name.clone(), node.own().clone())).collect();
-        let view = NetworkView { parties, parameters: KnownParameters { current: Some(current), by_hash } };
+        let routes = nodes.iter().map(|node| (node.own().name.clone(), node.route())).collect();
+        let view = NetworkView { parties, routes, parameters: KnownParameters { current: Some(current), by_hash } };
         Ok(Self { view: Arc::new(view), nodes, problems })
     }
 

@@ -4,9 +4,9 @@ use sha2::{Digest, Sha256};
 
 use super::certificate::{Certificate, Role};
 use super::path::{PathError, verify_path};
-use crate::domain::network::NetworkParameters;
+use crate::domain::network::{HostAndPort, NetworkParameters, Route};
 use crate::domain::{Party, SecureHash, SignatureScheme, Timestamp};
-use crate::wire::{self, HostAndPort, Limits, WireError};
+use crate::wire::{self, Limits, WireError};
 
 /// Identities in one node info. A node has one, a notary worker two; each costs a path of certificates to verify.
 pub const IDENTITIES_MAX: usize = 16;
@@ -32,6 +32,12 @@ impl Node {
     /// Never for a node of [`verify_node_info`].
     pub fn own(&self) -> &Party {
         &self.identities.first().expect("verified nodes have an identity").party
+    }
+
+    /// How others reach it.
+    pub fn route(&self) -> Route {
+        let names = self.identities.iter().map(|identity| identity.party.name.clone()).collect();
+        Route { addresses: self.addresses.clone(), names }
     }
 }
 
