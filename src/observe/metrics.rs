@@ -49,6 +49,14 @@ const BROKER_CONNECTED: &str = "notary_broker_connected";
 const BROKER_DELIVERIES: &str = "notary_broker_deliveries";
 const BROKER_REPLY_RETRIES: &str = "notary_broker_reply_retries_total";
 const BROKER_PARKED: &str = "notary_broker_parked_total";
+const NETWORK_PARTIES: &str = "notary_network_parties";
+const NETWORK_PARAMETERS: &str = "notary_network_parameters";
+const NETWORK_EPOCH: &str = "notary_network_parameters_epoch";
+const NETWORK_PROBLEMS: &str = "notary_network_problems";
+const NETWORK_CHANGES: &str = "notary_network_changes_total";
+const NETWORK_CHECKED: &str = "notary_network_checked_timestamp_seconds";
+const NETWORK_LISTED: &str = "notary_network_service_listed";
+const NETWORK_POLL_FAILURES: &str = "notary_network_poll_failures_total";
 
 /// From 0.1 ms to 100 s: a notarisation's whole range, about three buckets a decade.
 const SECONDS_BUCKETS: [f64; 19] = [
@@ -123,6 +131,23 @@ impl Exporter {
             "replies that the broker gave back or refused, and that were sent again"
         );
         describe_counter!(BROKER_PARKED, "requests put into the dead-letter queue, by reason");
+        describe_gauge!(NETWORK_PARTIES, "participants that the worker knows and serves");
+        describe_gauge!(NETWORK_PARAMETERS, "versions of the network parameters that the worker accepts");
+        describe_gauge!(NETWORK_EPOCH, "epoch of the network parameters in force");
+        describe_gauge!(
+            NETWORK_PROBLEMS,
+            "files of the network's material that are not, or not in their newest version, used"
+        );
+        describe_counter!(NETWORK_CHANGES, "changes of the network's material that were taken up");
+        describe_gauge!(
+            NETWORK_CHECKED,
+            "when the network's material was last known to be current, by source: files, http"
+        );
+        describe_gauge!(
+            NETWORK_LISTED,
+            "1 if the parameters in force list the service's key as a non-validating notary"
+        );
+        describe_counter!(NETWORK_POLL_FAILURES, "questions to the HTTP network map that brought no usable answer");
         Ok(Self { handle, stages: Arc::new(stages) })
     }
 
@@ -331,6 +356,38 @@ pub fn broker_connected(connected: bool) {
 pub fn broker_deliveries(waiting: usize, unsettled: usize) {
     gauge!(BROKER_DELIVERIES, "state" => "waiting").set(waiting as f64);
     gauge!(BROKER_DELIVERIES, "state" => "unsettled").set(unsettled as f64);
+}
+
+/// Tells what the network's material says now.
+pub fn network_material(parties: usize, parameters: usize, epoch: i32) {
+    gauge!(NETWORK_PARTIES).set(parties as f64);
+    gauge!(NETWORK_PARAMETERS).set(parameters as f64);
+    gauge!(NETWORK_EPOCH).set(f64::from(epoch));
+}
+
+/// Counts a change of the network's material.
+pub fn network_changed() {
+    counter!(NETWORK_CHANGES).increment(1);
+}
+
+/// The network's material was looked at: `source` is `files` or `http`.
+pub fn network_checked(source: &'static str, at: Timestamp) {
+    gauge!(NETWORK_CHECKED, "source" => source).set(at.as_millis() as f64 / 1000.0);
+}
+
+/// How many files of the network's material have something wrong.
+pub fn network_problems(count: usize) {
+    gauge!(NETWORK_PROBLEMS).set(count as f64);
+}
+
+/// Whether clients would accept a signature of the service's key.
+pub fn network_lists_service(listed: bool) {
+    gauge!(NETWORK_LISTED).set(if listed { 1.0 } else { 0.0 });
+}
+
+/// Counts a question to the HTTP network map that brought no usable answer.
+pub fn network_poll_failed() {
+    counter!(NETWORK_POLL_FAILURES).increment(1);
 }
 
 /// Counts a reply that the broker gave back or refused.
