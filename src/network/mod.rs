@@ -7,7 +7,7 @@ pub mod certificate;
 pub mod development;
 mod expiry;
 mod files;
-mod issue;
+pub(crate) mod issue;
 mod material;
 mod path;
 
