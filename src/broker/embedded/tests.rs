@@ -1,6 +1,6 @@
 //! Conversations with peers that say anything at all.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use tokio::sync::{Semaphore, mpsc};
@@ -14,7 +14,7 @@ use super::conversation::Conversation;
 use super::handshake::Opened;
 use super::hub::{Command, Hub, Load};
 use super::refusal::{Fault, Refusals};
-use super::{Caller, Credentials, Limits, Shared};
+use super::{Caller, Credentials, Entrance, Limits, Shared};
 use crate::domain::X500Name;
 use crate::ports::request_queue::Settlement;
 
@@ -52,11 +52,12 @@ fn shared() -> Arc<Shared> {
     Arc::new(Shared {
         hub: Arc::new(Hub::new(Arc::clone(&limits))),
         refusals: Refusals::default(),
-        authenticator: Arc::new(Credentials::default()),
+        entrance: Entrance::Secrets(Arc::new(Credentials::default())),
         addresses: vec![SERVICE.to_owned()],
         container_id: "worker".to_owned(),
         platform_version: 12,
         handshakes: Arc::new(Semaphore::new(1)),
+        callers: Mutex::default(),
         limits,
     })
 }
