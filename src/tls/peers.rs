@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -215,6 +216,14 @@ impl PeerTls {
 fn server_name(name: &X500Name) -> String {
     let digest = hex::encode(Sha256::digest(name.to_string()));
     format!("{}.corda.net", &digest[..32])
+}
+
+/// The certificates in a PEM file, in DER.
+///
+/// # Errors
+/// [`TlsError::File`] if it cannot be read, or holds none.
+pub fn read_chain(path: &Path) -> Result<Vec<Vec<u8>>, TlsError> {
+    Ok(super::certificates(path)?.into_iter().map(|certificate| certificate.to_vec()).collect())
 }
 
 /// Whose certificates these are, as verified in a handshake: own certificate first.

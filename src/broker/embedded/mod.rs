@@ -40,7 +40,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 pub use self::credentials::{Authenticator, Caller, Credentials, DuplicateUser, Evidence, SecretDigest};
-pub use self::examine::examine;
+pub use self::examine::{examine, examine_for_nodes};
 pub use self::limits::Limits;
 pub use self::refusal::Refusal;
 

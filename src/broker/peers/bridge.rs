@@ -64,6 +64,8 @@ enum End {
 
 /// What became of an answer: accepted, not taken, or unknown as its link or connection ended.
 type Fate = Result<Result<(), String>, AmqpError>;
+/// Tells, of an answer that is sent: its number, how many messages it has, its fate.
+type Sent = Pin<Box<dyn Future<Output = (u64, usize, Fate)> + Send>>;
 
 impl Bridge {
     /// Serves the peer until its place is given to another, or nothing was to be sent for a while.
@@ -223,7 +225,7 @@ struct Carrier<'c> {
     sent: BTreeMap<u64, Answer>,
     /// Messages under way, whether anybody waits for them or not.
     messages: usize,
-    outcomes: FuturesUnordered<Pin<Box<dyn Future<Output = (u64, usize, Fate)> + Send>>>,
+    outcomes: FuturesUnordered<Sent>,
     useful: bool,
     last_use: Instant,
     /// When the peer last disposed of something, or had nothing to dispose of.
@@ -258,10 +260,7 @@ impl Carrier<'_> {
     }
 
     /// Hands all messages of an answer to the link of its inbox, in order.
-    async fn send(
-        &mut self,
-        answer: &Answer,
-    ) -> Result<Pin<Box<dyn Future<Output = (u64, usize, Fate)> + Send>>, AmqpError> {
+    async fn send(&mut self, answer: &Answer) -> Result<Sent, AmqpError> {
         if !self.links.contains_key(&answer.address) {
             if self.links.len() >= LINKS_MAX {
                 // The peer's key has changed again and again; what is under way on old links is sent again.

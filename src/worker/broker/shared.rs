@@ -158,6 +158,7 @@ pub(in crate::worker) fn administrator(
         broker.management_password.fetch().map_err(|error| StartError::of("broker.management_password")(&error))
     };
     match broker.kind {
+        BrokerKind::P2p => Err(failed(&"the endpoint for nodes has nothing to declare").misconfigured()),
         BrokerKind::Embedded => Err(failed(&"the embedded endpoint has nothing to declare").misconfigured()),
         BrokerKind::RabbitMq => {
             let management = Management {
