@@ -208,20 +208,23 @@ impl Node {
             limits: Limits { link_credit: CREDIT, ..Limits::default() },
         };
         let broker = Endpoint::listen_for_nodes(settings, &self.tls, Arc::new(|_| CREDIT), &Handle::current());
-        *self.broker.lock().unwrap() = Some(Arc::new(broker.expect("its address is free")));
+        *self.broker.lock().expect("nobody panics with it") = Some(Arc::new(broker.expect("its address is free")));
     }
 
     /// Stops its broker without a word.
     pub fn stop(&self) {
-        self.broker.lock().unwrap().take();
+        self.broker.lock().expect("nobody panics with it").take();
     }
 
     fn broker(&self) -> Arc<Endpoint> {
-        Arc::clone(self.broker.lock().unwrap().as_ref().expect("it runs"))
+        Arc::clone(self.broker.lock().expect("nobody panics with it").as_ref().expect("it runs"))
     }
 
     pub async fn next(&self) -> Delivery {
-        tokio::time::timeout(PATIENCE, self.broker().receive()).await.expect("something should have come").unwrap()
+        tokio::time::timeout(PATIENCE, self.broker().receive())
+            .await
+            .expect("something should have come")
+            .expect("its broker runs")
     }
 
     pub async fn settle(&self, delivery: Delivery, settlement: Settlement) {
