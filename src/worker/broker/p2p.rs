@@ -97,6 +97,7 @@ pub(super) fn open(
         queue: Arc::new(queue) as Arc<dyn RequestQueue>,
         probe: Some(probe),
         place,
+        peer_tls: Some(tls),
         listening: Some(listening),
     })
 }
