@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::library::Library;
 use super::material::Node;
 use crate::domain::network::NetworkView;
-use crate::observe::metrics;
+use crate::observe::network as figures;
 use crate::ports::{Clock, NetworkMap};
 
 /// The network at one moment.
@@ -97,7 +97,7 @@ fn follow(
         if library.look(clock.now()) {
             library.archive();
             log_change(&before, library.view());
-            metrics::network_changed();
+            figures::changed();
             out.send_replace(snapshot(&library));
         }
         tell(&library, clock, &mut told);
@@ -108,10 +108,10 @@ fn follow(
 fn tell(library: &Library, clock: &dyn Clock, told: &mut BTreeSet<String>) {
     let view = library.view();
     let epoch = view.parameters.current().map_or(0, |parameters| parameters.epoch);
-    metrics::network_material(view.parties.len(), view.parameters.by_hash.len(), epoch);
-    metrics::network_checked("files", clock.now());
+    figures::material(view.parties.len(), view.parameters.by_hash.len(), epoch);
+    figures::checked("files", clock.now());
     let problems: BTreeSet<String> = library.problems().iter().map(ToString::to_string).collect();
-    metrics::network_problems(problems.len());
+    figures::problems(problems.len());
     for problem in problems.difference(told) {
         tracing::warn!(problem, "network material not used; an earlier good version of it stays in force");
     }

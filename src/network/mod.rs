@@ -8,7 +8,7 @@ pub mod certificate;
 pub mod development;
 mod expiry;
 mod files;
-mod issue;
+pub(crate) mod issue;
 mod library;
 mod live;
 mod material;

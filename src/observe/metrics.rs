@@ -49,14 +49,11 @@ const BROKER_CONNECTED: &str = "notary_broker_connected";
 const BROKER_DELIVERIES: &str = "notary_broker_deliveries";
 const BROKER_REPLY_RETRIES: &str = "notary_broker_reply_retries_total";
 const BROKER_PARKED: &str = "notary_broker_parked_total";
-const NETWORK_PARTIES: &str = "notary_network_parties";
-const NETWORK_PARAMETERS: &str = "notary_network_parameters";
-const NETWORK_EPOCH: &str = "notary_network_parameters_epoch";
-const NETWORK_PROBLEMS: &str = "notary_network_problems";
-const NETWORK_CHANGES: &str = "notary_network_changes_total";
-const NETWORK_CHECKED: &str = "notary_network_checked_timestamp_seconds";
-const NETWORK_LISTED: &str = "notary_network_service_listed";
-const NETWORK_POLL_FAILURES: &str = "notary_network_poll_failures_total";
+const REFUSED: &str = "notary_endpoint_refused_total";
+const CONNECTIONS: &str = "notary_endpoint_connections";
+const BRIDGES: &str = "notary_bridges";
+const ANSWERS_WAITING: &str = "notary_answers_waiting";
+const ANSWERS_UNSAFE: &str = "notary_answers_not_taken_total";
 
 /// From 0.1 ms to 100 s: a notarisation's whole range, about three buckets a decade.
 const SECONDS_BUCKETS: [f64; 19] = [
@@ -131,23 +128,12 @@ impl Exporter {
             "replies that the broker gave back or refused, and that were sent again"
         );
         describe_counter!(BROKER_PARKED, "requests put into the dead-letter queue, by reason");
-        describe_gauge!(NETWORK_PARTIES, "participants that the worker knows and serves");
-        describe_gauge!(NETWORK_PARAMETERS, "versions of the network parameters that the worker accepts");
-        describe_gauge!(NETWORK_EPOCH, "epoch of the network parameters in force");
-        describe_gauge!(
-            NETWORK_PROBLEMS,
-            "files of the network's material that are not, or not in their newest version, used"
-        );
-        describe_counter!(NETWORK_CHANGES, "changes of the network's material that were taken up");
-        describe_gauge!(
-            NETWORK_CHECKED,
-            "when the network's material was last known to be current, by source: files, http"
-        );
-        describe_gauge!(
-            NETWORK_LISTED,
-            "1 if the parameters in force list the service's key as a non-validating notary"
-        );
-        describe_counter!(NETWORK_POLL_FAILURES, "questions to the HTTP network map that brought no usable answer");
+        describe_counter!(REFUSED, "what the worker's own endpoint refused, by reason");
+        describe_gauge!(CONNECTIONS, "connections to the worker's own endpoint that have said who they are");
+        describe_gauge!(BRIDGES, "peers to which a connection for answers is up, or cannot be had");
+        describe_gauge!(ANSWERS_WAITING, "answers that peers have not accepted yet");
+        describe_counter!(ANSWERS_UNSAFE, "answers that a peer did not accept in time; its requests come again");
+        super::network::describe();
         Ok(Self { handle, stages: Arc::new(stages) })
     }
 
@@ -358,38 +344,6 @@ pub fn broker_deliveries(waiting: usize, unsettled: usize) {
     gauge!(BROKER_DELIVERIES, "state" => "unsettled").set(unsettled as f64);
 }
 
-/// Tells what the network's material says now.
-pub fn network_material(parties: usize, parameters: usize, epoch: i32) {
-    gauge!(NETWORK_PARTIES).set(parties as f64);
-    gauge!(NETWORK_PARAMETERS).set(parameters as f64);
-    gauge!(NETWORK_EPOCH).set(f64::from(epoch));
-}
-
-/// Counts a change of the network's material.
-pub fn network_changed() {
-    counter!(NETWORK_CHANGES).increment(1);
-}
-
-/// The network's material was looked at: `source` is `files` or `http`.
-pub fn network_checked(source: &'static str, at: Timestamp) {
-    gauge!(NETWORK_CHECKED, "source" => source).set(at.as_millis() as f64 / 1000.0);
-}
-
-/// How many files of the network's material have something wrong.
-pub fn network_problems(count: usize) {
-    gauge!(NETWORK_PROBLEMS).set(count as f64);
-}
-
-/// Whether clients would accept a signature of the service's key.
-pub fn network_lists_service(listed: bool) {
-    gauge!(NETWORK_LISTED).set(if listed { 1.0 } else { 0.0 });
-}
-
-/// Counts a question to the HTTP network map that brought no usable answer.
-pub fn network_poll_failed() {
-    counter!(NETWORK_POLL_FAILURES).increment(1);
-}
-
 /// Counts a reply that the broker gave back or refused.
 pub fn reply_retried() {
     counter!(BROKER_REPLY_RETRIES).increment(1);
@@ -398,4 +352,30 @@ pub fn reply_retried() {
 /// Counts a parked request. `reason` is one of a handful of words.
 pub fn parked(reason: &'static str) {
     counter!(BROKER_PARKED, "reason" => reason).increment(1);
+}
+
+/// Tells how many connections for answers are up, and how many peers cannot be reached.
+pub fn bridges(up: usize, down: usize) {
+    gauge!(BRIDGES, "state" => "up").set(up as f64);
+    gauge!(BRIDGES, "state" => "down").set(down as f64);
+}
+
+/// Tells how many answers wait for peers.
+pub fn answers_waiting(count: usize) {
+    gauge!(ANSWERS_WAITING).set(count as f64);
+}
+
+/// Counts an answer that its peer did not accept.
+pub fn answer_not_taken() {
+    counter!(ANSWERS_UNSAFE).increment(1);
+}
+
+/// Counts what the worker's own endpoint refused. `reason` is one of a handful of words.
+pub fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+/// Tells how many connections to the worker's own endpoint there are.
+pub fn endpoint_connections(count: usize) {
+    gauge!(CONNECTIONS).set(count as f64);
 }

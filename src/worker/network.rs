@@ -14,7 +14,7 @@ use crate::network::{
     Certificate, HISTORIC_PARAMETERS, Library, LiveNetworkMap, NODE_INFOS, PARAMETERS, PARAMETERS_UPDATE, ROOT,
     Snapshot, Sources, read_root,
 };
-use crate::observe::metrics;
+use crate::observe::network as figures;
 use crate::ports::Clock;
 use crate::ports::clock::SystemClock;
 
@@ -42,7 +42,7 @@ pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Arc<Li
 }
 
 /// The trust root.
-fn root(settings: &Settings) -> Result<Certificate, StartError> {
+pub(super) fn root(settings: &Settings) -> Result<Certificate, StartError> {
     let file = part(settings, &settings.network.root, ROOT);
     read_root(&file).map_err(|error| StartError::of("network")(&error))
 }
@@ -72,7 +72,7 @@ pub(super) async fn watch(mut changes: watch::Receiver<Snapshot>, service_key: P
     loop {
         let view = Arc::clone(&changes.borrow_and_update().view);
         let listed = check_listed(&service_key, &view);
-        metrics::network_lists_service(listed.is_ok());
+        figures::lists_service(listed.is_ok());
         if let Err(error) = listed {
             tracing::error!(%error, "no client will believe this service under the network parameters in force");
         }
