@@ -138,16 +138,8 @@ pub fn verify_parameters(
 ) -> Result<(SecureHash, NetworkParameters), MaterialError> {
     let signed = wire::decode_signed_network_parameters(bytes, &Limits::DEFAULT)?;
     let parameters = wire::decode_network_parameters(&signed.raw, &Limits::DEFAULT)?.parameters;
-    // From the signer upwards; the root may be left out.
-    let mut path: Vec<_> = [signed.certificate].into_iter().chain(signed.parent_certificates).collect();
-    path.reverse();
-    if path[0] != root.as_der() && path.len() == 1 {
-        path.insert(0, root.as_der().to_vec());
-    }
     // Network map certificates signed parameters before platform version 4.
-    let signer = verify_path(&path, root, now, &[Role::NetworkParameters, Role::NetworkMap])?;
-    let verified = signer.public_key().verify(&signed.raw, &signed.signature);
-    verified.map_err(|_| MaterialError::Signature(signer.to_string()))?;
+    verify_signed(&signed, root, now, &[Role::NetworkParameters, Role::NetworkMap])?;
 
     // As Corda's own constructor demands.
     let mut notaries: Vec<_> = parameters.notaries.iter().map(|notary| notary.identity.owning_key.as_spki()).collect();
@@ -163,4 +155,37 @@ pub fn verify_parameters(
         Some(why) => Err(MaterialError::Parameters(why)),
         None => Ok((SecureHash::sha256(Sha256::digest(&signed.raw).into()), parameters)),
     }
+}
+
+/// Reads a `SignedDataWithCert<NetworkMap>` and verifies its signature and the signer's path up to `root`, at the moment `now`.
+///
+/// # Errors
+/// [`MaterialError`], the first thing that is wrong.
+pub fn verify_network_map(
+    bytes: &[u8],
+    root: &Certificate,
+    now: Timestamp,
+) -> Result<wire::NetworkMapDocument, MaterialError> {
+    let signed = wire::decode_signed_network_parameters(bytes, &Limits::DEFAULT)?;
+    let map = wire::decode_network_map(&signed.raw, &Limits::DEFAULT)?;
+    verify_signed(&signed, root, Some(now), &[Role::NetworkMap])?;
+    Ok(map)
+}
+
+/// The signature over a document, and its signer's path up to `root`.
+fn verify_signed(
+    signed: &wire::SignedNetworkParameters,
+    root: &Certificate,
+    now: Option<Timestamp>,
+    allowed: &[Role],
+) -> Result<(), MaterialError> {
+    // From the signer upwards; the root may be left out.
+    let mut path: Vec<_> = [&signed.certificate].into_iter().chain(&signed.parent_certificates).cloned().collect();
+    path.reverse();
+    if path[0] != root.as_der() && path.len() == 1 {
+        path.insert(0, root.as_der().to_vec());
+    }
+    let signer = verify_path(&path, root, now, allowed)?;
+    let verified = signer.public_key().verify(&signed.raw, &signed.signature);
+    verified.map_err(|_| MaterialError::Signature(signer.to_string()))
 }
