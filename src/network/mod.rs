@@ -10,6 +10,7 @@ mod files;
 mod issue;
 mod material;
 mod path;
+pub mod registration;
 
 pub use certificate::{Certificate, CertificateError, Role};
 pub use expiry::{Expiry, network_expiries, pem_expiry};
