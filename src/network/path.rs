@@ -76,6 +76,16 @@ pub fn verify_path(
     now: Option<Timestamp>,
     allowed: &[Role],
 ) -> Result<Certificate, PathError> {
+    Ok(verify_path_until(path, root, now, allowed)?.0)
+}
+
+/// As [`verify_path`], and the last second in which the whole path is valid.
+pub(super) fn verify_path_until(
+    path: &[Vec<u8>],
+    root: &Certificate,
+    now: Option<Timestamp>,
+    allowed: &[Role],
+) -> Result<(Certificate, i64), PathError> {
     if !(2..=PATH_LEN_MAX).contains(&path.len()) {
         return Err(PathError::Length(path.len()));
     }
@@ -93,11 +103,12 @@ pub fn verify_path(
             check_name_constraints(&pair[0], subject)?;
         }
     }
+    let ends = path.iter().map(|certificate| certificate.validity.1).min().unwrap_or(i64::MIN);
     let last = path.into_iter().next_back().expect("a path of two or more");
     if !last.role.is_some_and(|role| allowed.contains(&role)) {
         return Err(PathError::WrongUse { subject: last.to_string(), role: last.role });
     }
-    Ok(last)
+    Ok((last, ends))
 }
 
 fn check_period(certificate: &Certificate, now: Timestamp) -> Result<(), PathError> {

@@ -287,7 +287,7 @@ fn configuration(service: &X500Name, worker: &Worker, key_elsewhere: bool) -> St
         "# A worker of {service}, as `notary network register` made it. `notary config show` tells every setting.\n\
          # Bring the passphrase of the keys to keys/passphrase (mode 600) by another way than these files.\n\n\
          [worker]\nname = {}\n\n[service]\nname = {}\n\n[network]\n# Its network-parameters come from the network's operators.\ndir = \"network\"\n\n\
-         [broker]\nkind = \"p2p\"\n\n[p2p]\nlisten = \"0.0.0.0:{port}\"\naddresses = {}\ntls_kind = \"file\"\n\
+         [broker]\nkind = \"p2p\"\n\n[p2p]\nlisten = \"0.0.0.0:{port}\"\naddresses = {}\n\
          tls_certificate = \"certificates/tls.pem\"\ntls_key = \"keys/tls.p8\"\ntls_passphrase = \"file:keys/passphrase\"\n\n\
          [signing]\n",
         quoted(&worker.name),

@@ -72,7 +72,7 @@ pub(super) async fn open_rabbitmq(
     let opened = RabbitMq::open(options, callers, Arc::clone(network_map), runtime).await;
     let queue = Arc::new(opened.map_err(|error| failed(&error))?);
     let probe = Arc::clone(&queue) as Arc<dyn Probe>;
-    Ok(Broker { queue: queue as Arc<dyn RequestQueue>, probe: Some(probe), place, listening: None })
+    Ok(Broker { queue: queue as Arc<dyn RequestQueue>, probe: Some(probe), place, peer_tls: None, listening: None })
 }
 
 /// Connects a worker to Artemis.
@@ -88,7 +88,7 @@ pub(super) async fn open_artemis(
     let opened = Artemis::open(options, callers, Arc::clone(network_map), runtime).await;
     let queue = Arc::new(opened.map_err(|error| failed(&error))?);
     let probe = Arc::clone(&queue) as Arc<dyn Probe>;
-    Ok(Broker { queue: queue as Arc<dyn RequestQueue>, probe: Some(probe), place, listening: None })
+    Ok(Broker { queue: queue as Arc<dyn RequestQueue>, probe: Some(probe), place, peer_tls: None, listening: None })
 }
 
 fn artemis_options(settings: &Settings) -> Result<artemis::Options, StartError> {
@@ -158,6 +158,7 @@ pub(in crate::worker) fn administrator(
         broker.management_password.fetch().map_err(|error| StartError::of("broker.management_password")(&error))
     };
     match broker.kind {
+        BrokerKind::P2p => Err(failed(&"the endpoint for nodes has nothing to declare").misconfigured()),
         BrokerKind::Embedded => Err(failed(&"the embedded endpoint has nothing to declare").misconfigured()),
         BrokerKind::RabbitMq => {
             let management = Management {
