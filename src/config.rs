@@ -229,6 +229,9 @@ sections! {
     flow: FlowStage {
         /// Deliveries in the worker at once; the bound behind every other one. A full worker takes no more from the broker.
         slots: usize = 1024usize, 1..=65_536;
+        /// A client is told how long its answer will take if that is more, in milliseconds (Corda's `etaMessageThresholdSeconds`).
+        /// Clients act only on waits longer than their own `flowTimeout.timeout`, 30 s; telling them of shorter ones is for nothing.
+        eta_message_threshold_ms: u64 = 30_000u64, 0..=3_600_000;
     }
     /// The second stage: decide and commit.
     uniqueness: UniquenessStage {

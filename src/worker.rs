@@ -183,6 +183,7 @@ impl Worker {
             network_map,
             suspects: Arc::new(suspects),
             flow_slots: settings.flow.slots,
+            eta_message_threshold: Duration::from_millis(settings.flow.eta_message_threshold_ms),
         };
         let pipeline = Arc::new(Pipeline::start(core, parts, runtime));
         // Before the parts are watched, or nobody would hear that they work.

@@ -51,6 +51,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("async_rs", &["broker"]),
     ("futures_io", &["broker"]),
     ("ureq", &["broker", "network"]),
+    ("zip", &["network"]),
     ("cryptoki", &["hsm"]),
     ("rustls", &["tls", "broker", "sql", "network"]),
     ("tokio_rustls", &["broker"]),

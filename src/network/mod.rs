@@ -15,6 +15,7 @@ mod live;
 mod material;
 mod path;
 mod poll;
+pub mod registration;
 mod shelf;
 
 pub use certificate::{Certificate, CertificateError, Role};
