@@ -282,11 +282,9 @@ mod tests {
         let error = verify(&[&root, &twin, &service], NOW).expect_err("another key");
         assert!(matches!(error, PathError::Signature(_)), "{error}");
 
-        // An identity issues a certificate, with the signature of its true key.
-        let node_ca = below(&identity_ca, "Alice", Some(Role::NodeCa));
-        let alice = below(&node_ca, "Alice", Some(Role::LegalIdentity));
-        let child = below(&alice, "Alice", Some(Role::ConfidentialIdentity));
-        let error = verify(&[&root, &identity_ca, &node_ca, &alice, &child], NOW).expect_err("no CA");
+        // A service identity issues a certificate, with the signature of its true key.
+        let child = below(&service, "Service", Some(Role::ConfidentialIdentity));
+        let error = verify(&[&root, &identity_ca, &service, &child], NOW).expect_err("no CA");
         assert!(matches!(error, PathError::NotAnAuthority(_)), "{error}");
 
         for count in [0, 1, PATH_LEN_MAX + 1] {
