@@ -64,7 +64,7 @@ pub(super) async fn open(
         }
         BrokerKind::P2p => p2p::open(settings, service_key, network_map, runtime),
         BrokerKind::RabbitMq => shared::open_rabbitmq(settings, network_map, runtime).await,
-        BrokerKind::Artemis => shared::open_artemis(settings, network_map, runtime).await,
+        BrokerKind::Artemis => shared::open_artemis(settings, service_key, network_map, runtime).await,
     }
 }
 

@@ -160,7 +160,9 @@ impl Keeper {
         served: &mut bool,
     ) -> Result<(), String> {
         let connection = &session.connection;
-        proof::prove(connection, &self.desk.options).await?;
+        if self.desk.options.inboxes.is_none() {
+            proof::prove(connection, &self.desk.options).await?;
+        }
         let [mut any, mut named] = [Lane::Any, Lane::Named].map(|lane| Intake {
             lane,
             receiver: None,
@@ -235,7 +237,7 @@ impl Keeper {
         resting: bool,
     ) -> Result<(), String> {
         let Some(incoming) = incoming else {
-            let requests = &self.desk.options.names.requests;
+            let requests = self.desk.options.queue(intake.lane);
             return Err(match session.connection.end() {
                 Some(error) => explain(&error),
                 None => format!("the broker ended the link to {requests}; was the queue deleted?"),
@@ -252,13 +254,14 @@ impl Keeper {
 
     async fn attach(&self, connection: &Connection, lane: Lane) -> Result<Receiver, String> {
         let options = &self.desk.options;
-        let requests = &options.names.requests;
+        let requests = options.queue(lane);
         let (selector, priority) = match lane {
             Lane::Any => (None, ANY_PRIORITY),
+            Lane::Named if options.inboxes.is_some() => (None, ANY_PRIORITY),
             Lane::Named => (Some(format!("worker='{}'", options.worker_name.replace('\'', "''"))), NAMED_PRIORITY),
         };
         let receiving = ReceiverOptions {
-            address: Some(requests.clone()),
+            address: Some(requests.to_owned()),
             selector,
             priority: Some(priority),
             message_bytes_max: options.message_bytes_max,

@@ -48,7 +48,7 @@ fn identity(settings: &Settings) -> Result<Identity, StartError> {
 }
 
 /// TLS with nodes, as the worker.
-fn tls(settings: &Settings) -> Result<PeerTls, StartError> {
+pub(super) fn tls(settings: &Settings) -> Result<PeerTls, StartError> {
     let identity = identity(settings)?;
     let failed = StartError::of("p2p.tls_certificate");
     // A bridge sends only to a node whose certificate bears the first name of its node info.
@@ -70,7 +70,7 @@ pub(super) fn open(
 ) -> Result<Broker, StartError> {
     let failed = StartError::of("p2p");
     let tls = tls(settings)?;
-    let bridges = bridges(settings, tls.clone(), network_map, runtime);
+    let bridges = bridges(settings, bridge_limits(settings), tls.clone(), network_map, runtime);
     let own_key = network_map.view().parties.get(tls.identity().name()).map(|party| party.owning_key.clone());
     if own_key.is_none() {
         tracing::warn!(
@@ -101,16 +101,11 @@ pub(super) fn open(
     })
 }
 
-/// The bridges that answers go out on.
-pub(super) fn bridges(
-    settings: &Settings,
-    tls: PeerTls,
-    network_map: &Arc<dyn NetworkMap>,
-    runtime: &Handle,
-) -> Arc<Bridges> {
+/// What nodes may take of the worker on the way out.
+pub(super) fn bridge_limits(settings: &Settings) -> peers::Limits {
     let slots = settings.flow.slots;
     let usual = peers::Limits::default();
-    let limits = peers::Limits {
+    peers::Limits {
         bridges_max: settings.p2p.bridges_max,
         answer_hold: Duration::from_millis(settings.p2p.answer_hold_ms),
         idle_timeout: Duration::from_millis(settings.p2p.bridge_idle_ms),
@@ -119,7 +114,17 @@ pub(super) fn bridges(
         answers_per_stuck_peer_max: usual.answers_per_stuck_peer_max.min((slots / 64).max(1)),
         answers_stuck_max: (slots / 4).max(1),
         ..usual
-    };
+    }
+}
+
+/// The bridges that answers go out on.
+pub(super) fn bridges(
+    settings: &Settings,
+    limits: peers::Limits,
+    tls: PeerTls,
+    network_map: &Arc<dyn NetworkMap>,
+    runtime: &Handle,
+) -> Arc<Bridges> {
     let platform_version = settings.worker.platform_version.into();
     Arc::new(Bridges::new(tls, Arc::clone(network_map), platform_version, limits, runtime))
 }
