@@ -17,7 +17,7 @@ use crate::domain::{PublicKey, X500Name};
 use crate::network::development;
 use crate::ports::{NetworkMap, Probe, RequestQueue};
 
-pub(super) use self::p2p::examine as examine_p2p;
+pub(super) use self::p2p::{examine as examine_p2p, examine_identity};
 pub use self::shared::Declared;
 pub(super) use self::shared::administrator;
 

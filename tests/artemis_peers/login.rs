@@ -39,7 +39,7 @@ fn a_node_may_send_to_the_inboxes_and_do_nothing_else() {
         }
         for queue in [pool.network.service_inbox(), pool.worker_inbox(1), "notary.dead".to_owned()] {
             let mut node = bridge().await.expect("a node is let in");
-            let refusal = node.receiver(&queue).await.err().expect("nodes may not receive");
+            let refusal = node.receiver(&queue).await.expect_err("nodes may not receive");
             assert!(refusal.contains("Unauthorized"), "{queue}: {refusal}");
         }
         let mut admin = pool.admin().await;

@@ -55,8 +55,8 @@ pub(super) struct Desk {
 enum Refusal {
     /// It never will be.
     Park(Park),
-    /// It may be once the network map knows its sender.
-    Unknown(X500Name),
+    /// It may be once the network map knows its sender, of this name.
+    Unknown(String),
 }
 
 impl From<Park> for Refusal {
@@ -146,9 +146,9 @@ impl Desk {
     }
 
     /// Whether to park a request whose sender the network map does not know, rather than let it come again.
-    fn lost_patience(&self, name: &X500Name, prior_deliveries: u32) -> Option<Park> {
+    fn lost_patience(&self, name: &str, prior_deliveries: u32) -> Option<Park> {
         if prior_deliveries == 0 {
-            let caller = printable(&name.to_string(), REASON_CHARS_MAX);
+            let caller = printable(name, REASON_CHARS_MAX);
             tracing::warn!(caller, "not in the network map: its request waits for the map");
         }
         let lost = prior_deliveries.saturating_add(1) >= self.options.deliveries_max;
@@ -210,7 +210,7 @@ impl Desk {
     fn peer(&self, message: &Message<'_>) -> Result<(String, X500Name, String), Refusal> {
         match claim(message.validated_user, &self.network_map.view()) {
             Claim::Party(name) => Ok((name.to_string(), name, String::new())),
-            Claim::Unknown(name) => Err(Refusal::Unknown(name)),
+            Claim::Unknown(name) => Err(Refusal::Unknown(name.to_string())),
             Claim::Nobody(reason) => Err(Park { kind: "anonymous", reason }.into()),
         }
     }

@@ -157,13 +157,18 @@ fn endpoint_limits(settings: &Settings) -> embedded::Limits {
     }
 }
 
-/// The part of `notary doctor`: the certificate, and the address. `running` tells whether the worker is known to run.
-pub(in crate::worker) fn examine(settings: &Settings, running: bool) -> Vec<Finding> {
+/// Who the worker is to nodes, for `notary doctor`.
+pub(in crate::worker) fn examine_identity(settings: &Settings) -> Finding {
     let subject = "p2p: TLS";
-    let mut findings = vec![match tls(settings) {
+    match tls(settings) {
         Ok(tls) => Finding::good(subject, format!("{} is believed below the network's root", tls.identity().name())),
         Err(error) => Finding::fault(subject, error, "correct the section p2p, or have the certificate issued again"),
-    }];
+    }
+}
+
+/// The part of `notary doctor`: the certificate, and the address. `running` tells whether the worker is known to run.
+pub(in crate::worker) fn examine(settings: &Settings, running: bool) -> Vec<Finding> {
+    let mut findings = vec![examine_identity(settings)];
     findings.extend(embedded::examine_for_nodes(settings.p2p.listen, running));
     if settings.p2p.addresses.is_empty() {
         let advice = "name in p2p.addresses where nodes reach p2p.listen";
