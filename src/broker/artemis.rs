@@ -12,6 +12,7 @@
 //! A request's way: `keeper` gets it from the broker, `desk` judges whose it is, `deliveries` keep it until the worker has settled
 //! it, `senders` carry its answer.
 
+mod acceptors;
 mod access;
 pub mod admin;
 pub mod caller;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::acceptors;
 use super::access::Access;
 use super::management::{BROKER, Management};
 use super::topology::{Divert, Permission, Queue, Setting, Topology};
@@ -27,9 +28,6 @@ pub const PEERS_FILES: &str = concat!(
     "\n---- etc/peer-roles.properties\n",
     include_str!("../../../broker/artemis/peers/peer-roles.properties"),
 );
-
-/// How acceptors for Corda nodes are called, or begin to be called.
-const PEERS_ACCEPTOR: &str = "peers";
 
 /// The first version that is known to keep diverts and users that management made, and to note the original address on messages of
 /// any size; the one that the tests use.
@@ -210,10 +208,10 @@ impl ArtemisAdmin {
         findings.extend(durability(&management));
         let listening = management.document("getAcceptorsAsJSON", json!([]))?;
         match self.service.inbox {
-            None => findings.extend(acceptors(&listening)),
+            None => findings.extend(acceptors::for_users(&listening)),
             Some(_) => {
-                findings.extend(plain_acceptors(&listening));
-                findings.extend(peer_acceptors(&listening));
+                findings.extend(acceptors::in_plain_text(&listening));
+                findings.extend(acceptors::for_nodes(&listening));
             }
         }
         let steps = self.steps(&management)?;
@@ -492,122 +490,6 @@ fn durability(management: &Management) -> Vec<Finding> {
     findings
 }
 
-/// An acceptor as management describes it.
-struct Acceptor<'a>(&'a Value);
-
-impl Acceptor<'_> {
-    fn all(acceptors: &Value) -> impl Iterator<Item = Acceptor<'_>> {
-        acceptors.as_array().into_iter().flatten().map(Acceptor)
-    }
-
-    fn name(&self) -> &str {
-        self.0["name"].as_str().unwrap_or("?")
-    }
-
-    fn subject(&self) -> String {
-        format!("artemis: acceptor {}", printable(self.name(), 128))
-    }
-
-    fn param(&self, key: &str) -> Option<&str> {
-        self.0["params"][key].as_str().or_else(|| self.0["extraProps"][key].as_str())
-    }
-
-    fn is(&self, key: &str, value: &str) -> bool {
-        self.param(key).is_some_and(|held| held.eq_ignore_ascii_case(value))
-    }
-}
-
-/// Acceptors where passwords and requests go over a network in plain text.
-fn plain_acceptors(acceptors: &Value) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for acceptor in Acceptor::all(acceptors) {
-        let host = acceptor.param("host").unwrap_or_default();
-        let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if !acceptor.is("sslEnabled", "true") && !loopback {
-            let advice = "enable TLS (sslEnabled=true), or let it listen on loopback only";
-            findings.push(Finding::warning(acceptor.subject(), format!("plain text at {host}"), advice));
-        }
-    }
-    if findings.is_empty() {
-        findings.push(Finding::good("artemis: acceptors", "none in plain text beyond this machine"));
-    }
-    findings
-}
-
-/// Acceptors for users.
-fn acceptors(acceptors: &Value) -> Vec<Finding> {
-    let mut findings = plain_acceptors(acceptors);
-    for acceptor in Acceptor::all(acceptors) {
-        if acceptor.is("amqpDuplicateDetection", "false") {
-            let advice = "set amqpDuplicateDetection=true: answers that are sent again must be dropped";
-            findings.push(Finding::fault(acceptor.subject(), "does not drop duplicates", advice));
-        }
-        let offers = |mechanism: &str| {
-            let offered = acceptor.param("saslMechanisms").unwrap_or_default();
-            offered.split(',').any(|offered| offered.trim().eq_ignore_ascii_case(mechanism))
-        };
-        if offers("EXTERNAL") && offers("PLAIN") {
-            let found =
-                "lets in by certificate a client that says another user's name, and Artemis remembers rights by name";
-            let advice = "offer EXTERNAL or PLAIN there, not both (saslMechanisms)";
-            findings.push(Finding::fault(acceptor.subject(), found, advice));
-        }
-    }
-    findings
-}
-
-/// Acceptors for Corda nodes, as `broker/artemis/peers/broker.xml` has them and says why.
-fn peer_acceptors(acceptors: &Value) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for acceptor in Acceptor::all(acceptors).filter(|acceptor| acceptor.name().starts_with(PEERS_ACCEPTOR)) {
-        let mut fault = |found: String, advice: &str| {
-            findings.push(Finding::fault(
-                acceptor.subject(),
-                found,
-                format!("{advice} (broker/artemis/peers/broker.xml)"),
-            ));
-        };
-        for (key, value, why) in [
-            ("sslEnabled", "true", "nodes speak TLS only"),
-            ("needClientAuth", "true", "without a certificate below the network's root anybody could send"),
-            ("protocols", "AMQP", "the broker's other protocols are not for nodes"),
-            (
-                "saslMechanisms",
-                "PLAIN",
-                "otherwise a client may say another's name, and have the rights remembered by it",
-            ),
-            ("amqpDuplicateDetection", "false", "a request that is sent again must be served again"),
-        ] {
-            if !acceptor.is(key, value) {
-                let held = acceptor.param(key).unwrap_or("not set");
-                fault(format!("{key} is {}", printable(held, 128)), &format!("set {key}={value}: {why}"));
-            }
-        }
-        if acceptor.param("securityDomain").is_none_or(str::is_empty) {
-            fault(
-                "no login of its own".into(),
-                "set securityDomain=NotaryPeers: certificates decide there, not passwords",
-            );
-        }
-        if !acceptor.param("enabledProtocols").is_some_and(|versions| versions.contains("TLSv1.2")) {
-            fault(
-                "TLS 1.2 is not named".into(),
-                "set enabledProtocols=TLSv1.2,TLSv1.3: nodes speak 1.2, and older is broken",
-            );
-        }
-        if findings.iter().all(|finding| finding.subject != acceptor.subject()) {
-            let host = acceptor.param("host").unwrap_or_default();
-            let found = format!("for Corda nodes, at {host}:{}", acceptor.param("port").unwrap_or_default());
-            findings.push(Finding::good(acceptor.subject(), found));
-        }
-    }
-    if findings.is_empty() {
-        let found = format!("none whose name begins with {PEERS_ACCEPTOR}, so no Corda node reaches the broker");
-        findings.push(Finding::fault("artemis: acceptors", found, "merge broker/artemis/peers/broker.xml"));
-    }
-    findings
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -631,7 +513,7 @@ mod tests {
 
     #[test]
     fn plain_acceptors_and_old_brokers_are_found() {
-        let found = acceptors(&json!([
+        let found = acceptors::for_users(&json!([
             { "name": "a", "params": { "host": "0.0.0.0" }, "extraProps": {} },
             { "name": "b", "params": { "host": "0.0.0.0", "sslEnabled": "true" }, "extraProps": {} },
             { "name": "c", "params": { "host": "127.0.0.1" }, "extraProps": { "amqpDuplicateDetection": "false" } },
@@ -644,39 +526,6 @@ mod tests {
         for (text, good) in [("2.40.0", true), ("3.0.0", true), ("2.31.2", false), ("", false)] {
             assert_eq!(version(&json!(text)).severity == Severity::Good, good, "{text}");
         }
-    }
-
-    /// The acceptor that the file for people tells to make is the one that `check` wants, and each deviation is found.
-    #[test]
-    fn acceptors_for_nodes_are_as_declared_or_the_deviation_is_named() {
-        let line = PEERS_FILES.lines().find(|line| line.contains("<acceptor name=\"peers\">")).expect("it is there");
-        let params = line.split_once('?').and_then(|(_, rest)| rest.split_once('<')).expect("parameters").0;
-        let mut params: Map<String, Value> = params
-            .split(';')
-            .filter_map(|param| param.split_once('='))
-            .map(|(key, value)| (key.to_owned(), json!(value)))
-            .collect();
-        let found = |params: &Map<String, Value>| {
-            peer_acceptors(&json!([{ "name": "peers-2", "params": params }, { "name": "workers", "params": {} }]))
-        };
-        assert!(found(&params).iter().all(|finding| finding.severity == Severity::Good), "{:?}", found(&params));
-        for key in [
-            "sslEnabled",
-            "needClientAuth",
-            "protocols",
-            "saslMechanisms",
-            "amqpDuplicateDetection",
-            "securityDomain",
-            "enabledProtocols",
-        ] {
-            let held = params.remove(key).expect("it is declared");
-            let faults: Vec<_> = found(&params).into_iter().filter(|f| f.severity == Severity::Fault).collect();
-            assert_eq!(faults.len(), 1, "{key}: {faults:?}");
-            params.insert(key.to_owned(), held);
-        }
-        params["saslMechanisms"] = json!("PLAIN,ANONYMOUS");
-        assert!(found(&params).iter().any(|finding| finding.severity == Severity::Fault));
-        assert!(peer_acceptors(&json!([])).iter().any(|finding| finding.severity == Severity::Fault), "none at all");
     }
 
     /// What the page for operators tells to merge is what `check` asks for.
