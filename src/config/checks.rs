@@ -1,7 +1,7 @@
 //! What no single bound can say: settings that need each other, or exclude each other. Each fault says what would be right, and
 //! none repeats a value that may hold a secret.
 
-use super::{BrokerKind, Fault, Settings, SignerKind, StoreKind};
+use super::{BrokerKind, Fault, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::X500Name;
 
 /// All faults of settings that are each within their bounds.
@@ -12,8 +12,11 @@ pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
     pauses(settings, &mut faults);
     match settings.broker.kind {
         BrokerKind::Embedded => {}
+        BrokerKind::P2p => nodes(settings, &mut faults),
         BrokerKind::RabbitMq | BrokerKind::Artemis => shared_broker(settings, &mut faults),
     }
+    let alone = settings.broker.senders == Senders::Users || settings.broker.kind == BrokerKind::Artemis;
+    faults.check(alone, "broker.senders", || "peers send to an Artemis broker only: set broker.kind to artemis".into());
     match settings.store.kind {
         StoreKind::Embedded => {}
         StoreKind::Postgres => database(settings, &mut faults),
@@ -63,6 +66,22 @@ fn listeners(settings: &Settings, faults: &mut Faulty) {
     }
     let both = settings.broker.kind == BrokerKind::Embedded && requests == figures && figures.port() != 0;
     faults.check(!both, "observe.listen", || format!("{figures} is broker.listen already: take another port"));
+}
+
+fn nodes(settings: &Settings, faults: &mut Faulty) {
+    let (p2p, figures) = (&settings.p2p, settings.observe.listen);
+    let same = p2p.listen.port() == figures.port()
+        && figures.port() != 0
+        && (p2p.listen.ip().is_unspecified() || p2p.listen.ip() == figures.ip());
+    faults.check(!same, "observe.listen", || format!("{figures} is p2p.listen already: take another port"));
+    for (key, path) in [("p2p.tls_certificate", &p2p.tls_certificate), ("p2p.tls_key", &p2p.tls_key)] {
+        faults.check(!path.as_os_str().is_empty(), key, || {
+            "nodes speak TLS only: give the worker's TLS certificate chain and its key".into()
+        });
+    }
+    for address in split(&p2p.addresses) {
+        faults.check(host_and_port(address).is_some(), "p2p.addresses", || format!("{address:?} is not HOST:PORT"));
+    }
 }
 
 fn pauses(settings: &Settings, faults: &mut Faulty) {

@@ -16,7 +16,7 @@ use x509_cert::time::{Time, Validity};
 
 use crate::domain::party::NameError;
 use crate::domain::signature::KeyError;
-use crate::domain::{PublicKey, SignatureScheme, X500Name};
+use crate::domain::{PublicKey, SignatureScheme, Timestamp, X500Name};
 
 /// Bytes of one certificate read. Real ones have about 600; a composite key of a dozen members some thousand.
 pub const CERTIFICATE_LEN_MAX: usize = 16 * 1024;
@@ -253,6 +253,17 @@ impl Certificate {
     /// [`NameError`] if the subject is no Corda name, such as many CAs'.
     pub fn legal_name(&self) -> Result<X500Name, NameError> {
         X500Name::from_der(&self.subject.to_der().map_err(|_| NameError::Malformed("not the DER of a name"))?)
+    }
+
+    /// Its last moment.
+    pub fn expires(&self) -> Timestamp {
+        // A certificate cannot name a year beyond 9999.
+        Timestamp::new(self.validity.1, 0).unwrap_or(Timestamp::from_millis(i64::MAX))
+    }
+
+    /// Whether it names itself as its issuer, as roots do; its signature is not looked at.
+    pub(crate) fn is_self_issued(&self) -> bool {
+        self.issuer == self.subject
     }
 
     /// The PEM form.

@@ -117,8 +117,7 @@ impl FileNetworkMap {
     /// [`LoadError`] if root, parameters or a directory cannot be used. What is wrong with other files: [`Self::problems`].
     pub fn load(dir: &Path, now: Timestamp) -> Result<Self, LoadError> {
         let must = |file: &'static str| move |error| LoadError::Unreadable { file, error };
-        let root = read(&dir.join(ROOT), ROOT_LEN_MAX).map_err(must(ROOT))?;
-        let root = Certificate::from_pem(&String::from_utf8_lossy(&root))?;
+        let root = load_root(dir)?;
         let mut problems = Vec::new();
 
         let bytes = read(&dir.join(PARAMETERS), PARAMETERS_LEN_MAX).map_err(must(PARAMETERS))?;
@@ -180,6 +179,15 @@ impl NetworkMap for FileNetworkMap {
     fn view(&self) -> Arc<NetworkView> {
         Arc::clone(&self.view)
     }
+}
+
+/// The root of the network whose material is in `dir`.
+///
+/// # Errors
+/// [`LoadError`] if there is none.
+pub fn load_root(dir: &Path) -> Result<Certificate, LoadError> {
+    let root = read(&dir.join(ROOT), ROOT_LEN_MAX).map_err(|error| LoadError::Unreadable { file: ROOT, error })?;
+    Ok(Certificate::from_pem(&String::from_utf8_lossy(&root))?)
 }
 
 /// The files of a directory whose names begin with `prefix`, as `subdir/name`, in the order of their names, hidden ones left

@@ -7,7 +7,7 @@ pub mod certificate;
 pub mod development;
 mod expiry;
 mod files;
-mod issue;
+pub(crate) mod issue;
 mod material;
 mod path;
 
@@ -15,7 +15,7 @@ pub use certificate::{Certificate, CertificateError, Role};
 pub use expiry::{Expiry, network_expiries, pem_expiry};
 pub use files::{
     FileError, FileNetworkMap, FileProblem, HISTORIC_PARAMETERS, LoadError, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS,
-    ROOT,
+    ROOT, load_root,
 };
 pub use issue::IssueError;
 pub use material::{IDENTITIES_MAX, Identity, MaterialError, Node, verify_node_info, verify_parameters};

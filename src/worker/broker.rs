@@ -1,5 +1,6 @@
 //! Which broker serves which setting.
 
+mod p2p;
 mod shared;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use crate::domain::{PublicKey, X500Name};
 use crate::network::development;
 use crate::ports::{NetworkMap, Probe, RequestQueue};
 
+pub(super) use self::p2p::{examine as examine_p2p, examine_identity};
 pub use self::shared::Declared;
 pub(super) use self::shared::administrator;
 
@@ -28,7 +30,7 @@ pub(super) struct Broker {
     pub(super) probe: Option<Arc<dyn Probe>>,
     /// Where requests come from, for people.
     pub(super) place: String,
-    /// Where the embedded endpoint listens.
+    /// Where the worker's own endpoint listens.
     pub(super) listening: Option<SocketAddr>,
 }
 
@@ -39,6 +41,7 @@ pub(super) fn preflight(settings: &Settings, view: &NetworkView) -> Vec<Fault> {
             Err(error) => vec![Fault { key: "broker.users".into(), problem: error.to_string() }],
             Ok(_) => Vec::new(),
         },
+        BrokerKind::P2p => p2p::preflight(settings),
         BrokerKind::RabbitMq | BrokerKind::Artemis => shared::preflight(settings),
     }
 }
@@ -59,8 +62,9 @@ pub(super) async fn open(
             let probe: Arc<dyn Probe> = Arc::clone(&queue) as Arc<dyn Probe>;
             Ok(Broker { queue, probe: Some(probe), place, listening: Some(listening) })
         }
+        BrokerKind::P2p => p2p::open(settings, service_key, network_map, runtime),
         BrokerKind::RabbitMq => shared::open_rabbitmq(settings, network_map, runtime).await,
-        BrokerKind::Artemis => shared::open_artemis(settings, network_map, runtime).await,
+        BrokerKind::Artemis => shared::open_artemis(settings, service_key, network_map, runtime).await,
     }
 }
 

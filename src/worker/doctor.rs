@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{check_listed, load_network};
 use crate::broker::embedded;
-use crate::config::{BrokerKind, Fault, Loaded, Settings, SignerKind, StoreKind};
+use crate::config::{BrokerKind, Fault, Loaded, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::network::NetworkView;
 use crate::domain::{PublicKey, Timestamp};
 use crate::hsm::file_key;
@@ -61,12 +61,22 @@ fn examine_store(settings: &Settings) -> (Vec<Finding>, bool) {
 
 /// The broker's findings. `running` tells whether a worker is known to run here.
 fn examine_broker(settings: &Settings, view: Option<&NetworkView>, running: bool) -> Vec<Finding> {
+    // Whatever takes requests of nodes, the worker answers them itself.
+    let answers = settings.broker.senders == Senders::Peers;
+    let mut findings: Vec<_> = answers.then(|| super::broker::examine_identity(settings)).into_iter().collect();
+    findings.extend(examine_requests(settings, view, running));
+    findings
+}
+
+/// Where requests come from.
+fn examine_requests(settings: &Settings, view: Option<&NetworkView>, running: bool) -> Vec<Finding> {
     match settings.broker.kind {
         BrokerKind::Embedded => {
             let mut findings = embedded::examine(settings.broker.listen, running);
             findings.extend(view.map(|view| callers(settings, view)));
             findings
         }
+        BrokerKind::P2p => super::broker::examine_p2p(settings, running),
         BrokerKind::RabbitMq | BrokerKind::Artemis if settings.broker.management_user.is_empty() => {
             // An administrator's password need not lie on a worker's machine.
             let advice = "run `notary broker check` where broker.management_user is set";
@@ -136,8 +146,10 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
     let of_shared_brokers = ["hosts", "vhost", "user", "password", "tls_ca", "tls_certificate", "tls_key", "callers"];
     let of_postgres = ["url", "password", "tls_ca", "tls_certificate", "tls_key"];
     let of_tokens = ["module", "tokens", "pin", "key_id", "profile"];
-    let sections: [(&str, bool, &[&str]); 6] = [
-        ("broker", broker != BrokerKind::Embedded, &of_shared_brokers),
+    let of_nodes = ["listen", "addresses", "tls_certificate", "tls_key", "tls_passphrase", "answer_hold_ms"];
+    let sections: [(&str, bool, &[&str]); 7] = [
+        ("p2p", broker == BrokerKind::P2p, &of_nodes),
+        ("broker", broker.is_shared(), &of_shared_brokers),
         ("broker", broker == BrokerKind::Embedded, &["listen", "users", "reply_hold_ms"]),
         ("store", store == StoreKind::Postgres, &of_postgres),
         ("store", store == StoreKind::Embedded, &["path", "cache_bytes_max"]),
@@ -148,7 +160,10 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
     let keys = idle.flat_map(|(section, _, keys)| keys.iter().map(move |key| format!("{section}.{key}")));
     let set = keys.filter(|key| loaded.origin(key) != "default");
     set.map(|key| {
-        let section = key.split('.').next().unwrap_or_default();
+        let section = match key.split('.').next().unwrap_or_default() {
+            "p2p" => "broker",
+            section => section,
+        };
         let advice = format!("remove it, or choose another {section}.kind");
         Finding::warning(&key, format!("is set by {}, and not used", loaded.origin(&key)), advice)
     })
@@ -233,8 +248,12 @@ fn is_same_name(a: &str, b: &str) -> bool {
 fn tls(settings: &Settings, now: Timestamp) -> Vec<Finding> {
     let (broker, store) = (&settings.broker, &settings.store);
     let mut findings = Vec::new();
+    if broker.kind == BrokerKind::P2p {
+        findings.extend(expiry("p2p: TLS", pem_expiry(&settings.p2p.tls_certificate).ok(), now));
+        findings.push(secrets::private("p2p.tls_key", &settings.p2p.tls_key));
+    }
     for (used, part, authorities, certificate, key) in [
-        (broker.kind != BrokerKind::Embedded, "broker", &broker.tls_ca, &broker.tls_certificate, &broker.tls_key),
+        (broker.kind.is_shared(), "broker", &broker.tls_ca, &broker.tls_certificate, &broker.tls_key),
         (store.kind != StoreKind::Embedded, "store", &store.tls_ca, &store.tls_certificate, &store.tls_key),
     ] {
         let subject = format!("{part}: TLS");
@@ -291,7 +310,7 @@ fn faults_survived(settings: &Settings, workers: usize) -> Finding {
         }
     };
     let brokers = match settings.broker.kind {
-        BrokerKind::Embedded => String::new(),
+        BrokerKind::Embedded | BrokerKind::P2p => String::new(),
         BrokerKind::RabbitMq => {
             let hosts = count(&settings.broker.hosts);
             format!("; brokers: {} of the {hosts} named, with quorum queues", hosts.saturating_sub(1) / 2)
