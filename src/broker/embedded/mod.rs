@@ -23,6 +23,7 @@ mod handshake;
 mod hub;
 mod limits;
 mod refusal;
+pub mod rehearsal;
 mod replies;
 mod requests;
 #[cfg(test)]

@@ -25,8 +25,8 @@ pub struct Limits {
     /// Answers that wait for all stuck peers together. The worker's settings make it a part of its slots, so that any number of
     /// lost peers leaves room for the others.
     pub answers_stuck_max: usize,
-    /// A bridge without answers for so long is closed; it opens again in some round trips. Node's own stay for ever; a
-    /// notary has more peers, and most of them ask now and then.
+    /// A bridge without answers for so long is closed; it opens again in some round trips. Those of nodes stay for ever; a notary has
+    /// more peers, and most of them ask now and then.
     pub idle_timeout: Duration,
     /// For connecting and each handshake, and for a link to attach: a round trip or four, with a lost packet or two.
     pub step_timeout: Duration,
@@ -34,7 +34,8 @@ pub struct Limits {
     pub silence_max: Duration,
     /// The pause after the first round through a peer's addresses that gave no connection; doubles. Corda's figure.
     pub retry_base: Duration,
-    /// The longest such pause. Corda's figure.
+    /// The longest such pause. A third of the hold, so that every answer that waits is there for some attempts and a peer that is
+    /// back is found within its time; a node's own bridge, whose messages wait for ever, takes 60 s.
     pub retry_cap: Duration,
     /// The pause before a request is given back whose answer found nobody; doubles while that goes on. A peer's own bridge delivers
     /// again at once, and all that it has under way here with it.
@@ -59,7 +60,7 @@ impl Default for Limits {
             step_timeout: Duration::from_secs(10),
             silence_max: Duration::from_secs(10),
             retry_base: Duration::from_secs(1),
-            retry_cap: Duration::from_secs(60),
+            retry_cap: Duration::from_secs(10),
             release_base: Duration::from_secs(1),
             release_cap: Duration::from_secs(30),
         }

@@ -20,6 +20,11 @@ use crate::tls::peers::{Identity, PeerTls, read_chain};
 /// Requests that a node may have open on a link while answers do not reach it: enough to find out when they do.
 const CREDIT_WHEN_STUCK: u32 = 2;
 
+/// How long connections may stay, at least and at most, to see their deliveries through when the worker leaves: what the stages
+/// take to give up, and what a client waits before it asks again.
+const REST_MIN: Duration = Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(30);
+
 /// What can be checked without listening.
 pub(super) fn preflight(settings: &Settings) -> Vec<Fault> {
     match tls(settings) {
@@ -97,6 +102,7 @@ pub(super) fn open(
         queue: Arc::new(queue) as Arc<dyn RequestQueue>,
         probe: Some(probe),
         place,
+        peer_tls: Some(tls),
         listening: Some(listening),
     })
 }
@@ -105,9 +111,11 @@ pub(super) fn open(
 pub(super) fn bridge_limits(settings: &Settings) -> peers::Limits {
     let slots = settings.flow.slots;
     let usual = peers::Limits::default();
+    let hold = Duration::from_millis(settings.p2p.answer_hold_ms);
     peers::Limits {
         bridges_max: settings.p2p.bridges_max,
-        answer_hold: Duration::from_millis(settings.p2p.answer_hold_ms),
+        answer_hold: hold,
+        retry_cap: (hold / 3).max(usual.retry_base),
         idle_timeout: Duration::from_millis(settings.p2p.bridge_idle_ms),
         // An answer that waits holds a slot: an eighth for one node, a quarter for all that are stuck, or slots are too few to share.
         answers_per_peer_max: usual.answers_per_peer_max.min((slots / 8).max(1)),
@@ -149,6 +157,8 @@ fn endpoint_limits(settings: &Settings) -> embedded::Limits {
         // Several nodes may come from one address; a quarter leaves room for the others.
         handshakes_per_address_max: (p2p.handshakes_max / 4).max(1),
         handshake_timeout: Duration::from_millis(p2p.handshake_ms_max),
+        // As long as a stopping worker lets accepted requests finish, within reason.
+        rest_grace: Duration::from_millis(settings.worker.drain_ms_max).clamp(REST_MIN, REST_MAX),
         // A node has a bridge for the service and one for the worker, each with one link; twice that while it reconnects.
         connections_per_caller_max: 8,
         sessions_per_connection_max: 2,

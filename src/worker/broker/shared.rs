@@ -78,7 +78,7 @@ pub(super) async fn open_rabbitmq(
     let opened = RabbitMq::open(options, callers, Arc::clone(network_map), runtime).await;
     let queue = Arc::new(opened.map_err(|error| failed(&error))?);
     let probe = Arc::clone(&queue) as Arc<dyn Probe>;
-    Ok(Broker { queue: queue as Arc<dyn RequestQueue>, probe: Some(probe), place, listening: None })
+    Ok(Broker { queue: queue as Arc<dyn RequestQueue>, probe: Some(probe), place, peer_tls: None, listening: None })
 }
 
 /// Connects a worker to Artemis.
@@ -98,7 +98,7 @@ pub(super) async fn open_artemis(
     let opened = Artemis::open(options, callers, Arc::clone(network_map), runtime).await;
     let queue = Arc::new(opened.map_err(|error| failed(&error))?);
     let probe = Arc::clone(&queue) as Arc<dyn Probe>;
-    Ok(Broker { queue: queue as Arc<dyn RequestQueue>, probe: Some(probe), place, listening: None })
+    Ok(Broker { queue: queue as Arc<dyn RequestQueue>, probe: Some(probe), place, peer_tls: None, listening: None })
 }
 
 /// The same where Corda nodes send: requests come from Artemis, answers go out on bridges to the nodes' own brokers.
