@@ -114,8 +114,31 @@ sections! {
     }
     /// Who takes part in the network.
     network: Network {
-        /// Folder with `root.pem`, `network-parameters` and `node-infos/`; all is verified up to the root.
+        /// Folder with `root.pem`, `network-parameters`, `network-parameters-update`, `historic-parameters/` and `node-infos/`; all is
+        /// verified up to the root, and taken up without a restart when it changes. The next five settings override its parts.
         dir: PathBuf = "network";
+        /// The trust root's certificate (PEM), or a key store with it alone or as `cordarootca`. Read once, at the start.
+        root: PathBuf = "";
+        /// What opens `root`, by reference, if it is a key store.
+        root_passphrase: SecretRef = "";
+        /// The parameters in force, a file.
+        parameters: PathBuf = "";
+        /// Parameters that a flag day will bring into force, a file that need not exist. They are accepted from the moment it does.
+        parameters_update: PathBuf = "";
+        /// Earlier parameters, a folder. Those that the worker saw itself it keeps in `worker.state`.
+        historic_parameters: PathBuf = "";
+        /// One signed node info a participant, a folder.
+        node_infos: PathBuf = "";
+        /// How often files are looked at for changes, in milliseconds; only what changed is read and verified.
+        reload_ms: u64 = 2_000u64, 100..=600_000;
+        /// The HTTP network map, as `http(s)://HOST[:PORT][/PATH]`, which `/network-map` follows. Empty: files only. What it says of
+        /// parameters in force goes before files; what it said last is kept in `worker.state`, so the worker starts without it.
+        url: String = "";
+        /// Certificates of the authorities that may vouch for an `https` map (PEM). What the map says is verified up to the root anyway.
+        tls_ca: PathBuf = "";
+        /// How often the map is asked unless it says itself (`Cache-Control: max-age`), and again after a failure, in milliseconds.
+        /// Every pause is up to a fifth shorter or longer, so that workers do not ask in step.
+        poll_ms: u64 = 30_000u64, 1_000..=3_600_000;
     }
     /// Where requests come from and answers go.
     broker: Broker {
@@ -529,6 +552,7 @@ impl Settings {
             (store.kind == StoreKind::Postgres, "store.password", &store.password),
             (signing.kind == SignerKind::File, "signing.passphrase", &signing.passphrase),
             (signing.kind == SignerKind::Pkcs11, "signing.pin", &signing.pin),
+            (true, "network.root_passphrase", &self.network.root_passphrase),
         ];
         let used = used.into_iter().filter(|(used, _, secret)| *used && secret.is_configured());
         used.map(|(_, key, secret)| (key, secret)).collect()
@@ -545,9 +569,16 @@ impl Settings {
     /// Makes relative paths start at `folder`.
     fn resolve(&mut self, folder: &Path) {
         let (broker, p2p, store, signing) = (&mut self.broker, &mut self.p2p, &mut self.store, &mut self.signing);
+        let network = &mut self.network;
         let paths = [
             &mut self.worker.state,
-            &mut self.network.dir,
+            &mut network.dir,
+            &mut network.root,
+            &mut network.parameters,
+            &mut network.parameters_update,
+            &mut network.historic_parameters,
+            &mut network.node_infos,
+            &mut network.tls_ca,
             &mut broker.users,
             &mut broker.callers,
             &mut broker.tls_ca,
@@ -572,7 +603,8 @@ impl Settings {
             signing.profile = folder.join(&signing.profile).to_string_lossy().into_owned();
         }
         let secrets = [&mut broker.password, &mut broker.management_password, &mut store.password];
-        for secret in secrets.into_iter().chain([&mut p2p.tls_passphrase, &mut signing.passphrase, &mut signing.pin]) {
+        let secrets = secrets.into_iter().chain([&mut p2p.tls_passphrase, &mut signing.passphrase, &mut signing.pin]);
+        for secret in secrets.chain([&mut network.root_passphrase]) {
             secret.resolve(folder);
         }
     }

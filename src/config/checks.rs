@@ -10,6 +10,7 @@ pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
     names(settings, &mut faults);
     listeners(settings, &mut faults);
     pauses(settings, &mut faults);
+    network_map(settings, &mut faults);
     match settings.broker.kind {
         BrokerKind::Embedded => {}
         BrokerKind::P2p => nodes(settings, &mut faults),
@@ -92,6 +93,32 @@ fn pauses(settings: &Settings, faults: &mut Faulty) {
     ] {
         faults.check(base <= cap, key, || format!("{cap} is below the first pause, {base}: make it at least that"));
     }
+}
+
+fn network_map(settings: &Settings, faults: &mut Faulty) {
+    let network = &settings.network;
+    let key = "network.url";
+    let shape = "give it as http(s)://HOST[:PORT][/PATH]";
+    let authorities = !network.tls_ca.as_os_str().is_empty();
+    if network.url.is_empty() {
+        let problem = || "there is no network.url that it could vouch for: remove it".into();
+        return faults.check(!authorities, "network.tls_ca", problem);
+    }
+    let (tls, rest) = match network.url.split_once("://") {
+        Some(("https", rest)) => (true, rest),
+        Some(("http", rest)) => (false, rest),
+        _ => return faults.add(key, shape.into()),
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') || rest.contains(['?', '#']) {
+        return faults.add(key, format!("it holds more than an address: {shape}"));
+    }
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    faults.check(host_and_port(&address).is_some(), key, || format!("{authority:?} is no HOST[:PORT]: {shape}"));
+    faults.check(authorities || !tls, "network.tls_ca", || {
+        "https needs to know who may vouch for the map: name a file of authorities (PEM), such as the system's".into()
+    });
 }
 
 fn shared_broker(settings: &Settings, faults: &mut Faulty) {
@@ -248,6 +275,31 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_map_has_an_address_and_https_has_authorities() {
+        let faults = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+            let loaded = crate::config::load(None, &overrides);
+            loaded.err().map_or(Vec::new(), |faults| faults.0.into_iter().map(|fault| fault.key).collect())
+        };
+        for url in ["http://127.0.0.1:8080", "http://map.example/zone/1", "http://[::1]:80/", "http://[::1]"] {
+            assert_eq!(faults(&[&format!("network.url={url}")]), Vec::<String>::new(), "{url}");
+        }
+        for url in [
+            "map.example",
+            "ftp://map.example",
+            "http://",
+            "http://a:b@map.example",
+            "http://map.example/?x",
+            "http://a:x",
+        ] {
+            assert_eq!(faults(&[&format!("network.url={url}")]), ["network.url"], "{url}");
+        }
+        assert_eq!(faults(&["network.url=https://map.example"]), ["network.tls_ca"]);
+        assert_eq!(faults(&["network.url=https://map.example", "network.tls_ca=ca.pem"]), Vec::<String>::new());
+        assert_eq!(faults(&["network.tls_ca=ca.pem"]), ["network.tls_ca"]);
+    }
 
     #[test]
     fn hosts_have_a_name_and_a_port() {

@@ -133,6 +133,7 @@ impl Exporter {
         describe_gauge!(BRIDGES, "peers to which a connection for answers is up, or cannot be had");
         describe_gauge!(ANSWERS_WAITING, "answers that peers have not accepted yet");
         describe_counter!(ANSWERS_UNSAFE, "answers that a peer did not accept in time; its requests come again");
+        super::network::describe();
         Ok(Self { handle, stages: Arc::new(stages) })
     }
 

@@ -18,7 +18,7 @@ use crate::hsm::file_key;
 use crate::hsm::pkcs11::{self, TokenKey};
 use crate::network::{Expiry, Node, network_expiries, pem_expiry};
 use crate::ports::finding::{Finding, Severity};
-use crate::ports::{Clock, NetworkMap, Signer};
+use crate::ports::{Clock, Signer};
 use crate::sql;
 
 /// Certificates should be renewed before so many days are left: issuing one takes people, and a change of the service's takes the
@@ -191,18 +191,18 @@ struct Known {
 
 /// The network material verifies, lists the service, and lasts.
 fn network(settings: &Settings, service_key: Option<&PublicKey>, now: Timestamp) -> (Vec<Finding>, Option<Known>) {
-    let map = match load_network(settings) {
+    let library = match load_network(settings) {
         Ok(map) => map,
         Err(error) => {
             let advice = "correct network.dir, or fetch the material again from the network's operator";
             return (vec![Finding::fault("network: material", error, advice)], None);
         }
     };
-    let view = map.view();
+    let view = Arc::clone(library.view());
     let (parties, parameters) = (view.parties.len(), view.parameters.by_hash.len());
     let found = format!("{parties} parties and {parameters} network parameters verify up to the root");
     let mut findings = vec![Finding::good("network: material", found)];
-    findings.extend(map.problems().iter().map(|problem| {
+    findings.extend(library.problems().iter().map(|problem| {
         let advice = "fetch the file again, or remove it: its node cannot use this notary";
         Finding::warning("network: material", format!("{} is left out: {}", problem.file, problem.error), advice)
     }));
@@ -210,7 +210,7 @@ fn network(settings: &Settings, service_key: Option<&PublicKey>, now: Timestamp)
     findings.extend(expiry("network: certificates", network_expiries(&settings.network.dir).into_iter().next(), now));
     let is_service = |key: &PublicKey| Some(key) == service_key;
     let shares = |node: &&Node| node.identities.iter().any(|identity| is_service(&identity.party.owning_key));
-    let workers = map.nodes().iter().filter(shares).count();
+    let workers = library.nodes().iter().filter(shares).count();
     (findings, Some(Known { view, workers }))
 }
 

@@ -24,7 +24,7 @@ use notary_worker::domain::{HashAlgorithm, Party, PublicKey, SecureHash, StateRe
 use notary_worker::keys::PrivateKey;
 use notary_worker::keys::file::{create, load_plain};
 use notary_worker::network::development::{self, DevelopmentNetwork, PartyAccount, Spec};
-use notary_worker::network::{Certificate, FileNetworkMap, load_root};
+use notary_worker::network::{Certificate, FileNetworkMap, read_root};
 use notary_worker::ports::clock::SystemClock;
 use notary_worker::ports::network_map::FixedNetworkMap;
 use notary_worker::ports::request_queue::{Delivery, QueueError, Reply, RequestQueue, Settlement};
@@ -159,7 +159,7 @@ impl Network {
         let chain = notary_worker::tls::peers::read_chain(&folder.join("tls.pem")).expect("a chain");
         let key = load_plain(&folder.join("tls.p8")).expect("a key");
         let identity = Identity::from_private_key(chain, &key).expect("they fit");
-        let root = load_root(&self.dir().join("network")).expect("a root");
+        let root = read_root(&self.dir().join("network/root.pem")).expect("a root");
         let tls = PeerTls::new(root, identity, Arc::new(SystemClock)).expect("believable");
         // To a node's bridges the service is at each of its workers.
         let bridges = (1..=self.workers.len()).map(|n| {

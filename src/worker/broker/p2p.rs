@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::super::network;
 use super::{Broker, SECTIONS_BYTES_MAX, StartError, inbox};
 use crate::broker::embedded::{self, Admission, Endpoint};
 use crate::broker::peers::{self, Bridges, PeerQueue};
 use crate::config::{Fault, Settings};
 use crate::domain::{PublicKey, X500Name};
 use crate::keys::file;
-use crate::network;
 use crate::ports::clock::SystemClock;
 use crate::ports::finding::Finding;
 use crate::ports::{NetworkMap, Probe, RequestQueue};
@@ -62,7 +62,7 @@ pub(super) fn tls(settings: &Settings) -> Result<PeerTls, StartError> {
         let problem = format!("it is that of {}, and the worker is {worker}", identity.name());
         return Err(failed(&problem).misconfigured());
     }
-    let root = network::load_root(&settings.network.dir).map_err(|error| StartError::of("network.dir")(&error))?;
+    let root = network::root(settings)?;
     PeerTls::new(root, identity, Arc::new(SystemClock)).map_err(|error| failed(&error).misconfigured())
 }
 
