@@ -131,6 +131,8 @@ pub fn preflight(settings: &Settings) -> Vec<Fault> {
     faults.extend(key::preflight(settings));
     match network::load(settings) {
         Ok(network) => faults.extend(broker::preflight(settings, network.view())),
+        // The HTTP network map may know what no file says yet.
+        Err(_) if !settings.network.url.is_empty() => {}
         Err(error) => faults.push(Fault { key: "network.dir".into(), problem: error.to_string() }),
     }
     faults
@@ -143,6 +145,8 @@ pub struct Worker {
     http: Http,
     health: Arc<Health>,
     caretakers: [AbortHandle; 3],
+    /// Held, as it ends when dropped.
+    _network: network::Network,
     service_key: PublicKey,
 }
 
@@ -157,7 +161,7 @@ impl Worker {
         let suspects = suspects(settings)?;
         let Store { provider, probe: store_probe } = store::open(settings, runtime).await?;
         let network = network::open(settings, runtime).await?;
-        let network_map: Arc<dyn NetworkMap> = Arc::clone(&network) as _;
+        let network_map: Arc<dyn NetworkMap> = Arc::clone(&network.map) as _;
         let key::Key { signer, probe: key_probe } = key::open(settings, runtime).await?;
         let service_key = signer.public_key().clone();
         check_listed(&service_key, &network_map.view())?;
@@ -202,10 +206,10 @@ impl Worker {
             runtime.spawn(follow(Arc::clone(&health), Arc::clone(&pipeline))).abort_handle(),
             runtime.spawn(feed_watchdog(pipeline.pulse())).abort_handle(),
             runtime
-                .spawn(network::watch(network.changes(), service_key.clone(), settings.limits.message_bytes_max))
+                .spawn(network::watch(network.map.changes(), service_key.clone(), settings.limits.message_bytes_max))
                 .abort_handle(),
         ];
-        Ok(Self { pipeline, broker, http, health, caretakers, service_key })
+        Ok(Self { pipeline, broker, http, health, caretakers, _network: network, service_key })
     }
 
     /// Where requests are taken, for people.

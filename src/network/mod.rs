@@ -8,11 +8,13 @@ pub mod certificate;
 pub mod development;
 mod expiry;
 mod files;
+mod http;
 pub(crate) mod issue;
 mod library;
 mod live;
 mod material;
 mod path;
+mod poll;
 pub mod registration;
 mod shelf;
 
@@ -22,8 +24,12 @@ pub use files::{
     FileError, FileNetworkMap, FileProblem, HISTORIC_PARAMETERS, LoadError, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS,
     PARAMETERS_UPDATE, ROOT, read_root,
 };
+pub use http::{HttpError, HttpMap, MapOptions};
 pub use issue::IssueError;
 pub use library::{Library, Sources};
 pub use live::{LiveNetworkMap, Snapshot};
-pub use material::{IDENTITIES_MAX, Identity, MaterialError, Node, verify_node_info, verify_parameters};
+pub use material::{
+    IDENTITIES_MAX, Identity, MaterialError, Node, verify_network_map, verify_node_info, verify_parameters,
+};
 pub use path::{PATH_LEN_MAX, PathError, verify_path};
+pub use poll::{Cache, PollError, Poller, Polling};
