@@ -18,7 +18,9 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
+import java.util.regex.MatchResult;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 import net.corda.client.rpc.CordaRPCClient;
 import net.corda.client.rpc.CordaRPCConnection;
 import net.corda.core.contracts.StateAndRef;
@@ -162,6 +164,10 @@ final class ClientNode implements AutoCloseable {
 
     /** How many lines match, since the mark. */
     long count(int since, Pattern line) {
-        return line.matcher(child.output().substring(since)).results().count();
+        return find(since, line).count();
+    }
+
+    Stream<MatchResult> find(int since, Pattern line) {
+        return line.matcher(child.output().substring(since)).results();
     }
 }

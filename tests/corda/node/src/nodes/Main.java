@@ -15,11 +15,15 @@ public final class Main {
     private static final String USAGE = """
             usage: make DIR --workers N --cordapp JAR --node-args FILE
                or: free DIR
-               or: judge DIR --workers N --node-args FILE --logs DIR --ready REGEX [--batch] [--stages] -- COMMAND...
+               or: port
+               or: judge DIR --of corda|notary --workers N --node-args FILE --logs DIR --ready REGEX -- COMMAND...
 
             make    makes a network with Corda's bootstrapper
             free    succeeds if no port of the network is taken
-            judge   starts the nodes of two parties, and workers by the command, whose {folder} is each worker's""";
+            port    prints a free port of the loopback address
+            judge   starts the nodes of two parties, and workers by the command, whose {folder} is each worker's. Of
+                    Corda's own notary less is asked than of ours: where it is known to fail, and where only ours can
+                    be broken on purpose""";
 
     private Main() {}
 
@@ -32,6 +36,10 @@ public final class Main {
                 yield true;
             }
             case "free" -> new Network(options.directory).isFree();
+            case "port" -> {
+                System.out.println(Ports.free(1));
+                yield true;
+            }
             default -> judge(options);
         };
         System.exit(good ? 0 : 1);
@@ -65,8 +73,8 @@ public final class Main {
                 require(serving.size() > 1, "%d workers", serving.size());
                 return parties.notary.getName() + ", " + serving.size() + " workers";
             });
-            new Rules(parties, options.batch).judge(verdicts);
-            new Outages(parties, workers).judge(verdicts, options.stages);
+            new Rules(parties, options.ours).judge(verdicts);
+            new Outages(parties, workers, options.ours).judge(verdicts);
         }
         return verdicts.finish();
     }
@@ -79,15 +87,16 @@ public final class Main {
         private Path nodeArguments;
         private Path logs;
         private String ready;
-        private boolean batch;
-        private boolean stages;
+        private Boolean ours;
         private List<String> command = new ArrayList<>();
 
         static Options parse(String[] arguments) {
             Options options = new Options();
             try {
                 options.mode = arguments[0];
-                options.directory = Path.of(arguments[1]);
+                if (!options.mode.equals("port")) {
+                    options.directory = Path.of(arguments[1]);
+                }
                 for (int i = 2; i < arguments.length; i++) {
                     switch (arguments[i]) {
                         case "--workers" -> options.workers = Integer.parseInt(arguments[++i]);
@@ -95,8 +104,11 @@ public final class Main {
                         case "--node-args" -> options.nodeArguments = Path.of(arguments[++i]);
                         case "--logs" -> options.logs = Path.of(arguments[++i]);
                         case "--ready" -> options.ready = arguments[++i];
-                        case "--batch" -> options.batch = true;
-                        case "--stages" -> options.stages = true;
+                        case "--of" -> options.ours = switch (arguments[++i]) {
+                            case "corda" -> false;
+                            case "notary" -> true;
+                            default -> throw new IllegalArgumentException(arguments[i]);
+                        };
                         case "--" -> {
                             options.command = Arrays.asList(arguments).subList(i + 1, arguments.length);
                             i = arguments.length;
@@ -109,8 +121,8 @@ public final class Main {
             }
             boolean complete = switch (options.mode) {
                 case "make" -> options.workers > 0 && options.cordapp != null && options.nodeArguments != null;
-                case "free" -> true;
-                case "judge" -> options.workers > 0 && options.nodeArguments != null && options.logs != null
+                case "free", "port" -> true;
+                case "judge" -> options.ours != null && options.workers > 0 && options.nodeArguments != null && options.logs != null
                         && options.ready != null && !options.command.isEmpty();
                 default -> false;
             };

@@ -47,9 +47,6 @@ final class Workers implements AutoCloseable {
         return count;
     }
 
-    String name(int number) {
-        return "O=Notary Worker " + number + ", L=Zurich, C=CH";
-    }
 
     void startAll() {
         children.forEach(Child::start);
