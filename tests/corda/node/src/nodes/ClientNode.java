@@ -66,6 +66,10 @@ final class ClientNode implements AutoCloseable {
         party = rpc().nodeInfo().getLegalIdentities().get(0);
     }
 
+    boolean isConnected() {
+        return connection != null;
+    }
+
     /** As a power cut would. */
     void kill() {
         connection.forceClose();

@@ -66,6 +66,10 @@ public final class Main {
                 bob.connect();
                 return alice.party().getName() + ", " + bob.party().getName() + ", " + workers.count() + " workers";
             });
+            if (!bob.isConnected()) {
+                // Nothing else can be judged.
+                return verdicts.finish();
+            }
             Parties parties = new Parties(alice, bob);
             verdicts.judge("they find one notary service of several workers in their network map", () -> {
                 List<NodeInfo> serving = parties.workers();
