@@ -114,14 +114,40 @@ sections! {
     }
     /// Who takes part in the network.
     network: Network {
-        /// Folder with `root.pem`, `network-parameters` and `node-infos/`; all is verified up to the root.
+        /// Folder with `root.pem`, `network-parameters`, `network-parameters-update`, `historic-parameters/` and `node-infos/`; all is
+        /// verified up to the root, and taken up without a restart when it changes. The next five settings override its parts.
         dir: PathBuf = "network";
+        /// The trust root's certificate (PEM), or a key store with it alone or as `cordarootca`. Read once, at the start.
+        root: PathBuf = "";
+        /// What opens `root`, by reference, if it is a key store.
+        root_passphrase: SecretRef = "";
+        /// The parameters in force, a file.
+        parameters: PathBuf = "";
+        /// Parameters that a flag day will bring into force, a file that need not exist. They are accepted from the moment it does.
+        parameters_update: PathBuf = "";
+        /// Earlier parameters, a folder. Those that the worker saw itself it keeps in `worker.state`.
+        historic_parameters: PathBuf = "";
+        /// One signed node info a participant, a folder.
+        node_infos: PathBuf = "";
+        /// How often files are looked at for changes, in milliseconds; only what changed is read and verified.
+        reload_ms: u64 = 2_000u64, 100..=600_000;
+        /// The HTTP network map, as `http(s)://HOST[:PORT][/PATH]`, which `/network-map` follows. Empty: files only. What it says of
+        /// parameters in force goes before files; what it said last is kept in `worker.state`, so the worker starts without it.
+        url: String = "";
+        /// Certificates of the authorities that may vouch for an `https` map (PEM). What the map says is verified up to the root anyway.
+        tls_ca: PathBuf = "";
+        /// How often the map is asked unless it says itself (`Cache-Control: max-age`), and again after a failure, in milliseconds.
+        /// Every pause is up to a fifth shorter or longer, so that workers do not ask in step.
+        poll_ms: u64 = 30_000u64, 1_000..=3_600_000;
     }
     /// Where requests come from and answers go.
     broker: Broker {
-        /// Which broker: `embedded` is the worker's own AMQP 1.0 endpoint, `rabbitmq` one that speaks AMQP 0-9-1, `artemis` one that
-        /// speaks AMQP 1.0.
+        /// Which broker: `p2p` is the worker's own endpoint for Corda nodes (section `p2p`), `embedded` the same for clients on this
+        /// machine, `rabbitmq` one that speaks AMQP 0-9-1, `artemis` one that speaks AMQP 1.0.
         kind: BrokerKind = BrokerKind::Embedded;
+        /// Who sends (Artemis only): `users` of the broker, answered through the broker; or `peers`, which are Corda nodes whose
+        /// bridges speak to the broker as they speak to each other, and are answered at their own brokers.
+        senders: Senders = Senders::Users;
         /// Where the broker is: `HOST:PORT`, several separated by commas; each is tried in turn. Not for `embedded`.
         hosts: String = "";
         /// The virtual host (RabbitMQ only).
@@ -167,6 +193,36 @@ sections! {
         /// after 30 s.
         reply_hold_ms: u64 = 30_000u64, 100..=600_000;
     }
+    /// The worker as a node among Corda nodes: where their bridges connect, and how answers go to theirs. For `broker.kind = "p2p"`.
+    p2p: P2p {
+        /// Where nodes connect. All interfaces, as nodes are on other machines; 10002 is the port of Corda's documentation.
+        listen: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 10_002));
+        /// Under which addresses nodes reach `listen`: `HOST:PORT`, several separated by commas; for the worker's node info.
+        addresses: String = "";
+        /// The worker's TLS certificate and those above it (PEM): its own first, then its node CA, the identity CA, perhaps the root.
+        /// Its subject is `worker.name`.
+        tls_certificate: PathBuf = "keys/tls.pem";
+        /// The private key of `tls_certificate` (PEM, PKCS#8, ECDSA P-256).
+        tls_key: PathBuf = "keys/tls.p8";
+        /// The passphrase of `tls_key`, by reference; empty if it is not encrypted.
+        tls_passphrase: SecretRef = "";
+        /// Deliveries that one sending link may have open here. Small, so that most waiting requests stay where other workers can get
+        /// them.
+        link_credit: u32 = 64u32, 1..=4096;
+        /// Connections of nodes in all; a node has two for each worker.
+        connections_max: usize = 1024usize, 1..=65_536;
+        /// Connections at once that have not said yet who they are, so that strangers cannot take the places of nodes.
+        handshakes_max: usize = 128usize, 1..=65_536;
+        /// How long a handshake may take in all, in milliseconds: TLS, SASL, open. Several round trips around the world.
+        handshake_ms_max: u64 = 10_000u64, 100..=60_000;
+        /// Nodes to which answers are under way at once; idle connections make room.
+        bridges_max: usize = 1024usize, 1..=65_536;
+        /// How long an answer may wait to be accepted by its node, in milliseconds, before the request is given back. Corda clients retry
+        /// after 30 s.
+        answer_hold_ms: u64 = 30_000u64, 100..=600_000;
+        /// How long a connection for answers stays open without any, in milliseconds.
+        bridge_idle_ms: u64 = 60_000u64, 1_000..=86_400_000;
+    }
     /// Bounds on what is decoded.
     limits: WireLimits {
         /// Largest message in bytes, before and after decompression. 10 MiB is Corda's default for `maxMessageSize`; the most is what the endpoint lets one party hold.
@@ -176,6 +232,9 @@ sections! {
     flow: FlowStage {
         /// Deliveries in the worker at once; the bound behind every other one. A full worker takes no more from the broker.
         slots: usize = 1024usize, 1..=65_536;
+        /// A client is told how long its answer will take if that is more, in milliseconds (Corda's `etaMessageThresholdSeconds`).
+        /// Clients act only on waits longer than their own `flowTimeout.timeout`, 30 s; telling them of shorter ones is for nothing.
+        eta_message_threshold_ms: u64 = 30_000u64, 0..=3_600_000;
     }
     /// The second stage: decide and commit.
     uniqueness: UniquenessStage {
@@ -278,12 +337,31 @@ sections! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BrokerKind {
-    /// The worker's own AMQP 1.0 endpoint.
+    /// The worker's own AMQP 1.0 endpoint for Corda nodes.
+    P2p,
+    /// The same for clients on this machine.
     Embedded,
     /// RabbitMQ, over AMQP 0-9-1.
     RabbitMq,
     /// Apache Artemis, over AMQP 1.0.
     Artemis,
+}
+
+impl BrokerKind {
+    /// Whether it is a broker that all workers share.
+    pub fn is_shared(self) -> bool {
+        matches!(self, Self::RabbitMq | Self::Artemis)
+    }
+}
+
+/// Who sends requests to an Artemis broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Senders {
+    /// Users of the broker; a caller is the user whom the broker let in.
+    Users,
+    /// Bridges of Corda nodes; a caller is who the bridge says it is, and proves it by the signature in the request.
+    Peers,
 }
 
 /// Which store.
@@ -332,7 +410,7 @@ setting!(|text| format!("{text:?}"); String);
 setting!(|address| format!("{:?}", address.to_string()); SocketAddr);
 setting!(|path| format!("{:?}", path.display().to_string()); PathBuf);
 setting!(|secret| format!("{:?}", secret.reference()); SecretRef);
-setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, StoreKind, SignerKind, LogFormat);
+setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, Senders, StoreKind, SignerKind, LogFormat);
 
 /// One thing wrong with the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -468,11 +546,13 @@ impl Settings {
     pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
         let (broker, store, signing) = (&self.broker, &self.store, &self.signing);
         let used = [
-            (broker.kind != BrokerKind::Embedded, "broker.password", &broker.password),
+            (broker.kind.is_shared(), "broker.password", &broker.password),
             (broker.kind == BrokerKind::RabbitMq, "broker.management_password", &broker.management_password),
+            (broker.kind == BrokerKind::P2p, "p2p.tls_passphrase", &self.p2p.tls_passphrase),
             (store.kind == StoreKind::Postgres, "store.password", &store.password),
             (signing.kind == SignerKind::File, "signing.passphrase", &signing.passphrase),
             (signing.kind == SignerKind::Pkcs11, "signing.pin", &signing.pin),
+            (true, "network.root_passphrase", &self.network.root_passphrase),
         ];
         let used = used.into_iter().filter(|(used, _, secret)| *used && secret.is_configured());
         used.map(|(_, key, secret)| (key, secret)).collect()
@@ -488,15 +568,24 @@ impl Settings {
 
     /// Makes relative paths start at `folder`.
     fn resolve(&mut self, folder: &Path) {
-        let (broker, store, signing) = (&mut self.broker, &mut self.store, &mut self.signing);
+        let (broker, p2p, store, signing) = (&mut self.broker, &mut self.p2p, &mut self.store, &mut self.signing);
+        let network = &mut self.network;
         let paths = [
             &mut self.worker.state,
-            &mut self.network.dir,
+            &mut network.dir,
+            &mut network.root,
+            &mut network.parameters,
+            &mut network.parameters_update,
+            &mut network.historic_parameters,
+            &mut network.node_infos,
+            &mut network.tls_ca,
             &mut broker.users,
             &mut broker.callers,
             &mut broker.tls_ca,
             &mut broker.tls_certificate,
             &mut broker.tls_key,
+            &mut p2p.tls_certificate,
+            &mut p2p.tls_key,
             &mut store.path,
             &mut store.tls_ca,
             &mut store.tls_certificate,
@@ -514,7 +603,8 @@ impl Settings {
             signing.profile = folder.join(&signing.profile).to_string_lossy().into_owned();
         }
         let secrets = [&mut broker.password, &mut broker.management_password, &mut store.password];
-        for secret in secrets.into_iter().chain([&mut signing.passphrase, &mut signing.pin]) {
+        let secrets = secrets.into_iter().chain([&mut p2p.tls_passphrase, &mut signing.passphrase, &mut signing.pin]);
+        for secret in secrets.chain([&mut network.root_passphrase]) {
             secret.resolve(folder);
         }
     }

@@ -4,6 +4,7 @@
 mod broker;
 pub mod doctor;
 mod key;
+mod network;
 pub mod process;
 mod store;
 
@@ -25,20 +26,20 @@ use crate::config::{Fault, Faults, LogFormat, Settings};
 use crate::domain::PublicKey;
 use crate::domain::check::CheckPolicy;
 use crate::domain::network::NetworkView;
-use crate::network::FileNetworkMap;
 use crate::observe;
 use crate::observe::health::{Health, Readiness};
 use crate::observe::http::{Http, Pulse};
 use crate::observe::metrics::Exporter;
 use crate::observe::supervisor;
+use crate::ports::NetworkMap;
 use crate::ports::clock::SystemClock;
-use crate::ports::{Clock, NetworkMap};
 use crate::stages::session::Notary;
 use crate::stages::{Backoff, signing, uniqueness};
 use crate::wire::{self, CordaSignedForm};
 
 pub use self::broker::Declared;
 pub use self::key::token_options;
+pub use self::network::load as load_network;
 pub use self::store::{create_store, examine_database};
 
 /// Why a worker does not start; nothing was answered.
@@ -128,8 +129,10 @@ pub fn preflight(settings: &Settings) -> Vec<Fault> {
     faults.extend(init_logs(settings).err().into_iter().flat_map(|faults| faults.0));
     faults.extend(store::preflight(settings));
     faults.extend(key::preflight(settings));
-    match load_network(settings) {
-        Ok(network) => faults.extend(broker::preflight(settings, &network.view())),
+    match network::load(settings) {
+        Ok(network) => faults.extend(broker::preflight(settings, network.view())),
+        // The HTTP network map may know what no file says yet.
+        Err(_) if !settings.network.url.is_empty() => {}
         Err(error) => faults.push(Fault { key: "network.dir".into(), problem: error.to_string() }),
     }
     faults
@@ -141,7 +144,9 @@ pub struct Worker {
     broker: Broker,
     http: Http,
     health: Arc<Health>,
-    caretakers: [AbortHandle; 2],
+    caretakers: [AbortHandle; 3],
+    /// Held, as it ends when dropped.
+    _network: network::Network,
     service_key: PublicKey,
 }
 
@@ -155,7 +160,8 @@ impl Worker {
         // must not burn key derivations, or tries of a PIN, on a store that is not there (fault F07).
         let suspects = suspects(settings)?;
         let Store { provider, probe: store_probe } = store::open(settings, runtime).await?;
-        let network_map: Arc<dyn NetworkMap> = Arc::new(load_network(settings)?);
+        let network = network::open(settings, runtime).await?;
+        let network_map: Arc<dyn NetworkMap> = Arc::clone(&network.map) as _;
         let key::Key { signer, probe: key_probe } = key::open(settings, runtime).await?;
         let service_key = signer.public_key().clone();
         check_listed(&service_key, &network_map.view())?;
@@ -177,6 +183,7 @@ impl Worker {
             network_map,
             suspects: Arc::new(suspects),
             flow_slots: settings.flow.slots,
+            eta_message_threshold: Duration::from_millis(settings.flow.eta_message_threshold_ms),
         };
         let pipeline = Arc::new(Pipeline::start(core, parts, runtime));
         // Before the parts are watched, or nobody would hear that they work.
@@ -198,8 +205,11 @@ impl Worker {
         let caretakers = [
             runtime.spawn(follow(Arc::clone(&health), Arc::clone(&pipeline))).abort_handle(),
             runtime.spawn(feed_watchdog(pipeline.pulse())).abort_handle(),
+            runtime
+                .spawn(network::watch(network.map.changes(), service_key.clone(), settings.limits.message_bytes_max))
+                .abort_handle(),
         ];
-        Ok(Self { pipeline, broker, http, health, caretakers, service_key })
+        Ok(Self { pipeline, broker, http, health, caretakers, _network: network, service_key })
     }
 
     /// Where requests are taken, for people.
@@ -273,17 +283,7 @@ fn suspects(settings: &Settings) -> Result<Suspects, StartError> {
 /// # Errors
 /// [`StartError`] if the settings do not allow it, or the network material cannot be read.
 pub fn broker_administrator(settings: &Settings, declared: Declared) -> Result<Box<dyn Administrator>, StartError> {
-    broker::administrator(settings, &load_network(settings)?.view(), declared)
-}
-
-/// Reads the network material; a file that does not verify is left out and named in the log.
-fn load_network(settings: &Settings) -> Result<FileNetworkMap, StartError> {
-    let network = FileNetworkMap::load(&settings.network.dir, SystemClock.now())
-        .map_err(|error| StartError::of("network")(&format!("{}: {error}", settings.network.dir.display())))?;
-    for problem in network.problems() {
-        tracing::warn!(file = problem.file, error = %problem.error, "network material left out");
-    }
-    Ok(network)
+    broker::administrator(settings, network::load(settings)?.view(), declared)
 }
 
 /// The service key must be on the whitelist in force, or no client would accept a signature.

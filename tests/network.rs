@@ -446,7 +446,8 @@ fn earlier_parameters_stay_known() {
     assert!(matches!(error, LoadError::Parameters(MaterialError::Parameters(_))), "{error}");
     fs::remove_file(made.file("network-parameters")).expect("removed");
     let error = made.load_at(NOW).expect_err("missing");
-    assert!(matches!(error, LoadError::Unreadable { file: "network-parameters", error: FileError::Io(_) }), "{error}");
+    let LoadError::Unreadable { file, error: FileError::Io(_) } = &error else { panic!("{error}") };
+    assert_eq!(file, "network/network-parameters");
 }
 
 #[test]

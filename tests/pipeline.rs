@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use notary_worker::actors::pipeline::{Core, CoreLimits, CoreParts, Pipeline, PipelineParts};
 use notary_worker::actors::signing::SigningKey;
+use notary_worker::broker::Answer;
 use notary_worker::broker::memory::{MemoryQueue, MemorySender};
 use notary_worker::broker::{Outcome, Request};
 use notary_worker::client::ledger::{Draft, WireTransaction};
@@ -123,6 +124,11 @@ fn name(text: &str) -> X500Name {
 }
 
 fn world(flow_slots: usize, sign_at_once: bool) -> World {
+    world_that_tells(Duration::MAX, flow_slots, sign_at_once)
+}
+
+/// A world whose clients are told of waits longer than `eta_message_threshold`.
+fn world_that_tells(eta_message_threshold: Duration, flow_slots: usize, sign_at_once: bool) -> World {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let (service_key, alice_key) =
@@ -141,6 +147,7 @@ fn world(flow_slots: usize, sign_at_once: bool) -> World {
     };
     let view = NetworkView {
         parties: HashMap::from([(alice.name.clone(), alice.clone())]),
+        routes: HashMap::new(),
         parameters: KnownParameters {
             current: Some(parameters),
             by_hash: HashMap::from([(parameters, Arc::new(in_force))]),
@@ -182,6 +189,7 @@ fn world(flow_slots: usize, sign_at_once: bool) -> World {
         network_map: Arc::new(FixedNetworkMap(Arc::new(view))),
         suspects: Arc::default(),
         flow_slots,
+        eta_message_threshold,
     };
     let pipeline = Some(Pipeline::start(core, parts, runtime.handle()));
     let sessions = AtomicUsize::new(1);
@@ -308,6 +316,42 @@ fn a_lone_request_commits_at_once_and_a_batch_forms_only_behind_it() {
         }
     });
     assert_eq!(world.store.batches(), [1, 10]);
+}
+
+/// BP1, LB8: from the second request on there is a pace to go by. No two messages of one session share a deduplication id.
+#[test]
+fn a_client_that_has_to_wait_is_told_how_long_and_then_gets_its_answer() {
+    let world = world_that_tells(Duration::ZERO, 10, true);
+    let sender = world.sender();
+    let since = std::time::Instant::now();
+    let first = world.runtime.spawn(sender.send(world.request(&world.spend(1, 1))));
+    world.eventually("the first is committing", |world| world.store.batches() == [1]);
+    // The pace is counted in whole milliseconds.
+    world.eventually("some time has passed", |_| since.elapsed() > Duration::from_millis(20));
+    world.store.open();
+    let answers = |count| {
+        world.runtime.block_on(async {
+            let mut answers = Vec::new();
+            for _ in 0..count {
+                answers.push(tokio::time::timeout(LONG, sender.next_answer()).await.expect("answered"));
+            }
+            answers
+        })
+    };
+    assert_eq!(kinds(&bodies(&answers(3))), ["confirm", "data", "end"], "nothing to go by yet");
+    assert_eq!(world.runtime.block_on(first).expect("no panic"), Ok(Outcome::Accepted));
+    world.eventually("it is done", |world| world.depth("flow") == 0);
+
+    let second = world.runtime.spawn(sender.send(world.request(&world.spend(2, 2))));
+    let told = answers(4);
+    assert_eq!(kinds(&bodies(&told)), ["confirm", "data", "data", "end"]);
+    let suffixes: Vec<_> = told.iter().map(|answer| answer.dedup_id.rsplit('-').nth(1).unwrap_or_default()).collect();
+    assert_eq!(suffixes, ["0", "1", "2", "3"]);
+    assert_eq!(world.runtime.block_on(second).expect("no panic"), Ok(Outcome::Accepted));
+}
+
+fn bodies(answers: &[Answer]) -> Vec<Vec<u8>> {
+    answers.iter().map(|answer| answer.body.clone()).collect()
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::ports::request_queue::{Delivery, DeliveryId, Settlement};
 use crate::ports::{NetworkMap, RequestQueue};
 use crate::stages::flow::{Effect, Event, Flow};
 use crate::stages::service_rate::ServiceRate;
-use crate::stages::session::{self, Inspection, Notary};
+use crate::stages::session::{self, Answer, Inspection, Notary};
 
 /// A delivery to see through. `slot` is its place in the worker, held until the delivery is settled.
 #[derive(Message, Debug)]
@@ -48,6 +48,8 @@ pub struct FlowPorts {
     pub stages: Stages,
     /// Runs I/O and, on its blocking threads, CPU work.
     pub runtime: Handle,
+    /// Clients are told of a wait that is longer.
+    pub eta_message_threshold: Duration,
 }
 
 /// A delivery's place and what is told of it when it ends.
@@ -71,7 +73,7 @@ impl FlowActor {
     /// An actor without deliveries.
     pub fn new(ports: FlowPorts) -> Self {
         let (rate, started) = (ServiceRate::default(), Instant::now());
-        Self { machine: Flow::default(), ports, open: HashMap::new(), rate, started }
+        Self { machine: Flow::new(ports.eta_message_threshold), ports, open: HashMap::new(), rate, started }
     }
 
     fn step(&mut self, event: Event, ctx: &mut Context<Self>) {
@@ -113,8 +115,12 @@ impl FlowActor {
                 });
             }
             Effect::Reply(id, answer) => {
-                if let Some(open) = self.open.get_mut(&id) {
-                    open.answer = Some(observe::metrics::Answered::of(&answer));
+                let answered = observe::metrics::Answered::of(&answer);
+                match self.open.get_mut(&id) {
+                    // Not the answer yet.
+                    Some(_) if matches!(answer, Answer::Wait { .. }) => {}
+                    Some(open) => open.answer = Some(answered),
+                    None => {}
                 }
                 self.ports.runtime.spawn(async move {
                     let replies = session::encode(&ports.notary, &answer);
@@ -153,11 +159,12 @@ impl Handler<Deliver> for FlowActor {
 
     fn handle(&mut self, Deliver { delivery, slot }: Deliver, ctx: &mut Self::Context) {
         faults::handling();
-        if let Some(wait_ms) = self.rate.arrived(self.started.elapsed().as_millis() as u64) {
-            observe::metrics::wait_predicted(Duration::from_millis(wait_ms));
+        let wait = self.rate.arrived(self.started.elapsed().as_millis() as u64).map(Duration::from_millis);
+        if let Some(wait) = wait {
+            observe::metrics::wait_predicted(wait);
         }
         self.open.insert(delivery.id, Open { slot, since: Instant::now(), sent_at: delivery.sent_at, answer: None });
-        self.step(Event::Delivered(delivery), ctx);
+        self.step(Event::Delivered(delivery, wait), ctx);
     }
 }
 

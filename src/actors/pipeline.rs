@@ -158,6 +158,8 @@ pub struct PipelineParts {
     pub suspects: Arc<Suspects>,
     /// Deliveries in the worker at once.
     pub flow_slots: usize,
+    /// Clients are told of a wait that is longer.
+    pub eta_message_threshold: Duration,
 }
 
 /// How long an actor may take for a sign of life: none of them ever works for more than some milliseconds.
@@ -185,6 +187,7 @@ impl Pipeline {
             suspects: parts.suspects,
             stages: core.stages.clone(),
             runtime: runtime.clone(),
+            eta_message_threshold: parts.eta_message_threshold,
         };
         let flow = FlowActor::start_in_arbiter(&core.flow_arbiter.handle(), move |_| FlowActor::new(ports));
         let flow = Mailbox::new(flow, parts.flow_slots);

@@ -1,6 +1,7 @@
 //! Brokers: adapters of [`RequestQueue`](crate::ports::RequestQueue), and a client for those who send requests.
 //!
 //! [`embedded`] listens for AMQP 1.0 itself and stores nothing: a request stays with its sender until its answer is safe.
+//! [`peers`] sends answers to Corda nodes on our own connections, whichever way their requests came.
 //! [`memory`] is the same contract without a network. [`client`] is the other side of `embedded`: the demo, `submit`, the bench
 //! and the tests send requests with it.
 
@@ -16,9 +17,11 @@ mod deliveries;
 mod fair;
 pub mod memory;
 pub mod names;
+pub mod peers;
 mod passwords;
 mod pause;
 pub mod rabbitmq;
+mod reconnect;
 
 /// A request as its sender hands it in.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -115,6 +115,18 @@ impl Cast {
     /// # Errors
     /// [`CastError`] if the network cannot be read, or a party is not let in.
     pub async fn connect_by(folder: &Path, access: &Access, patience: Duration) -> Result<Self, CastError> {
+        Self::connect_over(folder, |member, service| access.line(member, service), patience).await
+    }
+
+    /// The same over lines of any making: `line` makes each party's, to the service it is given.
+    ///
+    /// # Errors
+    /// [`CastError`] if the network cannot be read, or a line cannot be opened.
+    pub async fn connect_over(
+        folder: &Path,
+        line: impl Fn(&PartyAccount, &Party) -> Result<Box<dyn Line>, CastError>,
+        patience: Duration,
+    ) -> Result<Self, CastError> {
         let failed = |error: &dyn core::fmt::Display| CastError(error.to_string());
         let network = DevelopmentNetwork::open(folder);
         let map = FileNetworkMap::load(&network.network_dir(), SystemClock.now()).map_err(|error| failed(&error))?;
@@ -126,7 +138,7 @@ impl Cast {
         let service = service.identity.clone();
         let mut actors = Vec::new();
         for member in network.parties().map_err(|error| failed(&error))? {
-            let line = access.line(&member, &service)?;
+            let line = line(&member, &service)?;
             let user = member.sasl_user;
             let connection = NotaryConnection::connect(line, service.owning_key.clone(), PLATFORM_VERSION, patience)
                 .await

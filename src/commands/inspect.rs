@@ -13,10 +13,8 @@ use crate::domain::check::{self, CheckPolicy};
 use crate::domain::network::{KnownParameters, NetworkParameters, NetworkView, NotaryInfo};
 use crate::domain::transaction::{CoreTransaction, NotarisationPayload};
 use crate::domain::{Party, SecureHash, Timestamp, X500Name};
-use crate::network::FileNetworkMap;
-use crate::ports::clock::SystemClock;
-use crate::ports::{Clock, NetworkMap};
 use crate::wire::{self, CordaSignedForm, Limits, SessionMessage};
+use crate::worker;
 
 #[derive(Args, Debug)]
 pub(crate) struct InspectArguments {
@@ -108,7 +106,7 @@ impl World {
             return Ok(Self::Claimed { caller });
         }
         let settings = arguments.source.load()?.settings;
-        let view = FileNetworkMap::load(&settings.network.dir, SystemClock.now()).map_err(Failure::unavailable)?.view();
+        let view = Arc::clone(worker::load_network(&settings).map_err(Failure::unavailable)?.view());
         let service = X500Name::parse(&settings.service.name).map_err(Failure::unavailable)?;
         let listed = view
             .parameters

@@ -10,6 +10,7 @@ mod doctor;
 mod init;
 mod inspect;
 mod keys;
+mod network;
 mod run;
 mod store;
 mod submit;
@@ -62,6 +63,8 @@ enum Verb {
     Config(config::ConfigArguments),
     /// Make, list, move and test the service key, on PKCS#11 tokens or in its file.
     Keys(keys::KeysArguments),
+    /// Get into a Corda network, or make one to throw away.
+    Network(network::NetworkArguments),
     /// Examine the whole set-up, beside a running or a stopped worker, and say what to do about each finding.
     Doctor(doctor::DoctorArguments),
     /// Print the systemd unit for a worker with this configuration.
@@ -183,6 +186,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Config(arguments) => config::run(&arguments),
         Verb::Keys(arguments) => keys::run(&arguments),
+        Verb::Network(arguments) => network::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Systemd(arguments) => systemd::run(&arguments),
         Verb::Broker(arguments) => broker::run(&arguments),

@@ -1,7 +1,7 @@
 //! What no single bound can say: settings that need each other, or exclude each other. Each fault says what would be right, and
 //! none repeats a value that may hold a secret.
 
-use super::{BrokerKind, Fault, Settings, SignerKind, StoreKind};
+use super::{BrokerKind, Fault, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::X500Name;
 
 /// All faults of settings that are each within their bounds.
@@ -10,10 +10,14 @@ pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
     names(settings, &mut faults);
     listeners(settings, &mut faults);
     pauses(settings, &mut faults);
+    network_map(settings, &mut faults);
     match settings.broker.kind {
         BrokerKind::Embedded => {}
+        BrokerKind::P2p => nodes(settings, &mut faults),
         BrokerKind::RabbitMq | BrokerKind::Artemis => shared_broker(settings, &mut faults),
     }
+    let alone = settings.broker.senders == Senders::Users || settings.broker.kind == BrokerKind::Artemis;
+    faults.check(alone, "broker.senders", || "peers send to an Artemis broker only: set broker.kind to artemis".into());
     match settings.store.kind {
         StoreKind::Embedded => {}
         StoreKind::Postgres => database(settings, &mut faults),
@@ -65,6 +69,22 @@ fn listeners(settings: &Settings, faults: &mut Faulty) {
     faults.check(!both, "observe.listen", || format!("{figures} is broker.listen already: take another port"));
 }
 
+fn nodes(settings: &Settings, faults: &mut Faulty) {
+    let (p2p, figures) = (&settings.p2p, settings.observe.listen);
+    let same = p2p.listen.port() == figures.port()
+        && figures.port() != 0
+        && (p2p.listen.ip().is_unspecified() || p2p.listen.ip() == figures.ip());
+    faults.check(!same, "observe.listen", || format!("{figures} is p2p.listen already: take another port"));
+    for (key, path) in [("p2p.tls_certificate", &p2p.tls_certificate), ("p2p.tls_key", &p2p.tls_key)] {
+        faults.check(!path.as_os_str().is_empty(), key, || {
+            "nodes speak TLS only: give the worker's TLS certificate chain and its key".into()
+        });
+    }
+    for address in split(&p2p.addresses) {
+        faults.check(host_and_port(address).is_some(), "p2p.addresses", || format!("{address:?} is not HOST:PORT"));
+    }
+}
+
 fn pauses(settings: &Settings, faults: &mut Faulty) {
     let (uniqueness, signing) = (&settings.uniqueness, &settings.signing);
     for (key, base, cap) in [
@@ -73,6 +93,32 @@ fn pauses(settings: &Settings, faults: &mut Faulty) {
     ] {
         faults.check(base <= cap, key, || format!("{cap} is below the first pause, {base}: make it at least that"));
     }
+}
+
+fn network_map(settings: &Settings, faults: &mut Faulty) {
+    let network = &settings.network;
+    let key = "network.url";
+    let shape = "give it as http(s)://HOST[:PORT][/PATH]";
+    let authorities = !network.tls_ca.as_os_str().is_empty();
+    if network.url.is_empty() {
+        let problem = || "there is no network.url that it could vouch for: remove it".into();
+        return faults.check(!authorities, "network.tls_ca", problem);
+    }
+    let (tls, rest) = match network.url.split_once("://") {
+        Some(("https", rest)) => (true, rest),
+        Some(("http", rest)) => (false, rest),
+        _ => return faults.add(key, shape.into()),
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') || rest.contains(['?', '#']) {
+        return faults.add(key, format!("it holds more than an address: {shape}"));
+    }
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    faults.check(host_and_port(&address).is_some(), key, || format!("{authority:?} is no HOST[:PORT]: {shape}"));
+    faults.check(authorities || !tls, "network.tls_ca", || {
+        "https needs to know who may vouch for the map: name a file of authorities (PEM), such as the system's".into()
+    });
 }
 
 fn shared_broker(settings: &Settings, faults: &mut Faulty) {
@@ -229,6 +275,31 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_map_has_an_address_and_https_has_authorities() {
+        let faults = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+            let loaded = crate::config::load(None, &overrides);
+            loaded.err().map_or(Vec::new(), |faults| faults.0.into_iter().map(|fault| fault.key).collect())
+        };
+        for url in ["http://127.0.0.1:8080", "http://map.example/zone/1", "http://[::1]:80/", "http://[::1]"] {
+            assert_eq!(faults(&[&format!("network.url={url}")]), Vec::<String>::new(), "{url}");
+        }
+        for url in [
+            "map.example",
+            "ftp://map.example",
+            "http://",
+            "http://a:b@map.example",
+            "http://map.example/?x",
+            "http://a:x",
+        ] {
+            assert_eq!(faults(&[&format!("network.url={url}")]), ["network.url"], "{url}");
+        }
+        assert_eq!(faults(&["network.url=https://map.example"]), ["network.tls_ca"]);
+        assert_eq!(faults(&["network.url=https://map.example", "network.tls_ca=ca.pem"]), Vec::<String>::new());
+        assert_eq!(faults(&["network.tls_ca=ca.pem"]), ["network.tls_ca"]);
+    }
 
     #[test]
     fn hosts_have_a_name_and_a_port() {

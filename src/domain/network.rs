@@ -12,8 +12,37 @@ use super::time::Timestamp;
 pub struct NetworkView {
     /// Participants by the name their transport identity proves.
     pub parties: HashMap<X500Name, Party>,
+    /// How to reach their nodes, by the same names.
+    pub routes: HashMap<X500Name, Route>,
     /// Parameters in force and earlier ones.
     pub parameters: KnownParameters,
+}
+
+/// How to reach a participant's node, as its node info says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Where it listens, each to be tried in turn.
+    pub addresses: Vec<HostAndPort>,
+    /// The legal names it answers to: its TLS certificate bears one of them (PROTOCOL b.3).
+    pub names: Vec<X500Name>,
+}
+
+/// Where a node listens.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct HostAndPort {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl core::fmt::Display for HostAndPort {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// Every version of the network parameters that is known. Old and new ones are accepted together, so a change of parameters

@@ -29,6 +29,20 @@ pub enum CsrError {
     Scheme(&'static str),
 }
 
+/// What a request to a Corda network's identity manager says beside name and key: attributes, as Corda's own
+/// `X509Utilities.createCertificateSigningRequest` writes them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attributes<'a> {
+    /// Whom the identity manager's operators may write to; may be empty.
+    pub email: &'a str,
+    /// The number of the certificate role asked for (`network::Role`).
+    pub role: u8,
+}
+
+/// Attribute types: emailAddress (PKCS#9), and Corda's certificate role.
+const EMAIL: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01];
+const ROLE: &[u8] = &[0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0x8a, 0x62, 0x01, 0x01];
+
 impl CertificationRequest {
     /// A request for `subject`, without attributes. `sign` signs bytes with the private half of `public_key`, in the form of its
     /// scheme; the signature is verified here.
@@ -43,14 +57,46 @@ impl CertificationRequest {
         public_key: &PublicKey,
         sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>,
     ) -> Result<Self, CsrError> {
+        Self::make(subject, public_key, &[], sign)
+    }
+
+    /// A request with Corda's two attributes, which an identity manager needs; otherwise as [`Self::new`].
+    ///
+    /// # Errors
+    /// [`CsrError`].
+    ///
+    /// # Panics
+    /// Never: a name, a key and short attributes encode.
+    pub fn with_attributes(
+        subject: &X500Name,
+        public_key: &PublicKey,
+        attributes: &Attributes<'_>,
+        sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>,
+    ) -> Result<Self, CsrError> {
+        let attribute = |oid: &[u8], value: &[u8]| sequence(&[oid, &tagged(Tag::Set, &[value])]);
+        let email = tagged(Tag::Utf8String, &[attributes.email.as_bytes()]);
+        let role = attributes.role.to_der().expect("a small integer");
+        let mut set = [attribute(EMAIL, &email), attribute(ROLE, &role)];
+        // DER orders the members of a set by their encodings.
+        set.sort_unstable();
+        Self::make(subject, public_key, &set.concat(), sign)
+    }
+
+    fn make(
+        subject: &X500Name,
+        public_key: &PublicKey,
+        attributes: &[u8],
+        sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>,
+    ) -> Result<Self, CsrError> {
         let algorithm = match public_key.scheme() {
             SignatureScheme::Ed25519 => ED25519,
             SignatureScheme::EcdsaSecp256r1Sha256 | SignatureScheme::EcdsaSecp256k1Sha256 => ECDSA,
             SignatureScheme::RsaSha256 => RSA,
             scheme @ SignatureScheme::Composite => return Err(CsrError::Scheme(scheme.name())),
         };
-        // Version 0, and no attributes: [0], which is not optional.
-        let info = sequence(&[&[0x02, 0x01, 0x00], &subject.to_der(), public_key.as_spki(), &[0xa0, 0x00]]);
+        // Version 0. The attributes are [0] IMPLICIT SET OF, which is not optional.
+        let attributes = tagged(Tag::ContextSpecific { constructed: true, number: der::TagNumber(0) }, &[attributes]);
+        let info = sequence(&[&[0x02, 0x01, 0x00], &subject.to_der(), public_key.as_spki(), &attributes]);
         let signature = sign(&info).map_err(CsrError::Signature)?;
         public_key.verify(&info, &signature).map_err(|error| CsrError::Signature(error.to_string()))?;
         let signature =
@@ -73,8 +119,12 @@ impl CertificationRequest {
 }
 
 fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+    tagged(Tag::Sequence, parts)
+}
+
+fn tagged(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
-    AnyRef::new(Tag::Sequence, &content).and_then(|any| any.to_der()).expect("a thousand bytes at most")
+    AnyRef::new(tag, &content).and_then(|any| any.to_der()).expect("a thousand bytes at most")
 }
 
 #[cfg(test)]
@@ -97,5 +147,18 @@ mod tests {
             let wrong = CertificationRequest::new(&name, key.public_key(), |bytes| Ok(other.sign(bytes)));
             assert!(matches!(wrong, Err(CsrError::Signature(_))));
         }
+    }
+    /// The attributes' bytes are those that BouncyCastle 1.70 wrote for Corda 4.10's own request with this role and address.
+    #[test]
+    fn a_request_to_an_identity_manager_has_cordas_attributes() {
+        let name = X500Name::new("Notary Service", "Zurich", "CH").expect("a name");
+        let key = PrivateKey::generate(SignatureScheme::Ed25519).expect("a key");
+        let attributes = Attributes { email: "a@b.c", role: 3 };
+        let sign = |bytes: &[u8]| Ok(key.sign(bytes));
+        let request = CertificationRequest::with_attributes(&name, key.public_key(), &attributes, sign).expect("made");
+        let text = hex::encode(request.as_der());
+        let email = "301406092a864886f70d01090131070c056140622e63";
+        let role = "3011060a2b06010401838a6201013103020103";
+        assert!(text.contains(&format!("a029{role}{email}")), "{text}");
     }
 }

@@ -16,7 +16,7 @@ use x509_cert::time::{Time, Validity};
 
 use crate::domain::party::NameError;
 use crate::domain::signature::KeyError;
-use crate::domain::{PublicKey, SignatureScheme, X500Name};
+use crate::domain::{PublicKey, SignatureScheme, Timestamp, X500Name};
 
 /// Bytes of one certificate read. Real ones have about 600; a composite key of a dozen members some thousand.
 pub const CERTIFICATE_LEN_MAX: usize = 16 * 1024;
@@ -151,6 +151,8 @@ pub struct Certificate {
     pub(super) constraints: Option<BasicConstraints>,
     pub(super) key_usage: Option<KeyUsage>,
     pub(super) name_constraints: Option<NameConstraints>,
+    /// What others call its key in their authority key identifiers.
+    pub(super) key_identifier: Option<Vec<u8>>,
     pub(super) role: Option<Role>,
 }
 
@@ -185,6 +187,7 @@ impl Certificate {
             constraints: None,
             key_usage: None,
             name_constraints: None,
+            key_identifier: None,
             role: None,
             tbs: tbs_der.clone(),
         };
@@ -208,11 +211,11 @@ impl Certificate {
                     let role = Role::ALL.into_iter().find(|role| *role as u8 == number);
                     self.role = Some(role.ok_or(CertificateError::UnknownRole)?);
                 }
+                SubjectKeyIdentifier::OID => {
+                    self.key_identifier = Some(SubjectKeyIdentifier::from_der(value)?.0.as_bytes().to_vec());
+                }
                 // Understood, and of no consequence here: purposes concern TLS, the others help to find certificates.
-                ExtendedKeyUsage::OID
-                | SubjectAltName::OID
-                | SubjectKeyIdentifier::OID
-                | AuthorityKeyIdentifier::OID => {}
+                ExtendedKeyUsage::OID | SubjectAltName::OID | AuthorityKeyIdentifier::OID => {}
                 other if *critical => return Err(CertificateError::CriticalExtension(other)),
                 _ => {}
             }
@@ -230,6 +233,25 @@ impl Certificate {
             Ok((label, _)) => Err(CertificateError::Malformed(format!("PEM of {label}"))),
             Err(error) => Err(CertificateError::Malformed(error.to_string())),
         }
+    }
+
+    /// Reads a chain in PEM: blocks `CERTIFICATE` one after another, in their order; text between them is skipped.
+    ///
+    /// # Errors
+    /// [`CertificateError`].
+    pub fn chain_from_pem(pem: &str) -> Result<Vec<Self>, CertificateError> {
+        const BEGIN: &str = "-----BEGIN ";
+        const END: &str = "-----END CERTIFICATE-----";
+        let mut chain = Vec::new();
+        let mut rest = pem;
+        while let Some(begin) = rest.find(BEGIN) {
+            let block = &rest[begin..];
+            let end = block.find(END).ok_or_else(|| CertificateError::Malformed("PEM without an end".into()))?;
+            let (block, after) = block.split_at(end + END.len());
+            chain.push(Self::from_pem(&format!("{block}\n"))?);
+            rest = after;
+        }
+        Ok(chain)
     }
 
     /// The DER bytes.
@@ -253,6 +275,17 @@ impl Certificate {
     /// [`NameError`] if the subject is no Corda name, such as many CAs'.
     pub fn legal_name(&self) -> Result<X500Name, NameError> {
         X500Name::from_der(&self.subject.to_der().map_err(|_| NameError::Malformed("not the DER of a name"))?)
+    }
+
+    /// Its last moment.
+    pub fn expires(&self) -> Timestamp {
+        // A certificate cannot name a year beyond 9999.
+        Timestamp::new(self.validity.1, 0).unwrap_or(Timestamp::from_millis(i64::MAX))
+    }
+
+    /// Whether it names itself as its issuer, as roots do; its signature is not looked at.
+    pub(crate) fn is_self_issued(&self) -> bool {
+        self.issuer == self.subject
     }
 
     /// The PEM form.

@@ -33,13 +33,13 @@ use zeroize::Zeroizing;
 use super::certificate::{Certificate, Role};
 use super::files::{HISTORIC_PARAMETERS, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS, ROOT};
 use super::issue::{Authority, IssueError, Request};
-use crate::domain::network::{NetworkParameters, NotaryInfo};
+use crate::domain::network::{HostAndPort, NetworkParameters, NotaryInfo};
 use crate::domain::party::NameError;
 use crate::domain::{Party, PublicKey, SignatureScheme, Timestamp, X500Name};
 use crate::keys::file::{self, SecretFileError};
 use crate::keys::{PrivateKey, PrivateKeyError, random};
 use crate::wire::{
-    self, CertificatePath, HostAndPort, NetworkParametersDocument, NodeInfo, SignedNetworkParameters, SignedNodeInfo,
+    self, CertificatePath, NetworkParametersDocument, NodeInfo, SignedNetworkParameters, SignedNodeInfo,
 };
 
 /// Parties that can be asked for: enough for every demonstration, and made in a second or two.

@@ -3,6 +3,7 @@
 //! ```text
 //! root.pem                     the trust root's certificate
 //! network-parameters           the parameters in force, as Corda signs and serializes them
+//! network-parameters-update    those that will be in force next, if any: accepted already
 //! historic-parameters/*        earlier ones, which transactions still refer to
 //! node-infos/nodeInfo-*        one signed node info a participant
 //! ```
@@ -10,22 +11,25 @@
 //! Without root or parameters in force there is no network, so these must be right. One bad file of the others is reported by
 //! name and takes nobody else down.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::certificate::{Certificate, CertificateError};
-use super::material::{MaterialError, Node, verify_node_info, verify_parameters};
-use crate::domain::network::{KnownParameters, NetworkView};
-use crate::domain::{Timestamp, X500Name};
+use super::library::{Library, Sources};
+use super::material::{MaterialError, Node};
+use super::shelf::{label, read};
+use crate::domain::Timestamp;
+use crate::domain::network::NetworkView;
 use crate::ports::NetworkMap;
 
 /// The root's certificate.
 pub const ROOT: &str = "root.pem";
 /// The parameters in force.
 pub const PARAMETERS: &str = "network-parameters";
+/// The parameters that a flag day will bring into force.
+pub const PARAMETERS_UPDATE: &str = "network-parameters-update";
 /// Directory of earlier parameters.
 pub const HISTORIC_PARAMETERS: &str = "historic-parameters";
 /// Directory of node infos.
@@ -35,20 +39,11 @@ pub const NODE_INFO_PREFIX: &str = "nodeInfo-";
 
 /// Bytes of a certificate in PEM.
 const ROOT_LEN_MAX: usize = 64 * 1024;
-/// Bytes of a node info. One with two identities has 6 500.
-const NODE_INFO_LEN_MAX: usize = 64 * 1024;
-/// Bytes of network parameters. Without contract whitelists they have 5 000; with them, some 100 000.
-const PARAMETERS_LEN_MAX: usize = 4 * 1024 * 1024;
-/// Node infos. Networks have hundreds of participants; verifying this many takes some ten seconds.
-const NODE_INFOS_MAX: usize = 10_000;
-/// Earlier parameters. Networks change them a few times a year.
-const HISTORIC_PARAMETERS_MAX: usize = 1_000;
 
 /// The network as its files describe it: a snapshot, taken by [`Self::load`].
 #[derive(Clone, Debug)]
 pub struct FileNetworkMap {
-    view: Arc<NetworkView>,
-    nodes: Vec<Node>,
+    library: Library,
     problems: Vec<FileProblem>,
 }
 
@@ -58,8 +53,8 @@ pub enum LoadError {
     /// A file or directory that must be there cannot be read.
     #[error("{file}: {error}")]
     Unreadable {
-        /// Its name.
-        file: &'static str,
+        /// Its name and its folder's.
+        file: String,
         /// What is wrong.
         error: FileError,
     },
@@ -116,57 +111,14 @@ impl FileNetworkMap {
     /// # Errors
     /// [`LoadError`] if root, parameters or a directory cannot be used. What is wrong with other files: [`Self::problems`].
     pub fn load(dir: &Path, now: Timestamp) -> Result<Self, LoadError> {
-        let must = |file: &'static str| move |error| LoadError::Unreadable { file, error };
-        let root = read(&dir.join(ROOT), ROOT_LEN_MAX).map_err(must(ROOT))?;
-        let root = Certificate::from_pem(&String::from_utf8_lossy(&root))?;
-        let mut problems = Vec::new();
-
-        let bytes = read(&dir.join(PARAMETERS), PARAMETERS_LEN_MAX).map_err(must(PARAMETERS))?;
-        let (current, parameters) = verify_parameters(&bytes, &root, Some(now))?;
-        let mut by_hash = HashMap::from([(current, Arc::new(parameters))]);
-        let historic =
-            list(dir, HISTORIC_PARAMETERS, "", HISTORIC_PARAMETERS_MAX).map_err(must(HISTORIC_PARAMETERS))?;
-        for file in historic {
-            let verified = read(&dir.join(&file), PARAMETERS_LEN_MAX)
-                .and_then(|bytes| Ok(verify_parameters(&bytes, &root, None)?));
-            match verified {
-                Ok((hash, parameters)) => {
-                    by_hash.entry(hash).or_insert_with(|| Arc::new(parameters));
-                }
-                Err(error) => problems.push(FileProblem { file, error }),
-            }
-        }
-
-        let mut nodes: HashMap<X500Name, Node> = HashMap::new();
-        for file in list(dir, NODE_INFOS, NODE_INFO_PREFIX, NODE_INFOS_MAX).map_err(must(NODE_INFOS))? {
-            let verified = read(&dir.join(&file), NODE_INFO_LEN_MAX)
-                .and_then(|bytes| Ok(verify_node_info(&bytes, &root, now)?))
-                .and_then(|node| match nodes.get(&node.own().name) {
-                    Some(known) if known.serial == node.serial && *known != node => {
-                        Err(FileError::SerialClash(node.own().to_string()))
-                    }
-                    Some(known) if known.serial >= node.serial => Ok(None),
-                    _ => Ok(Some(node)),
-                });
-            match verified {
-                Ok(Some(node)) => {
-                    nodes.insert(node.own().name.clone(), node);
-                }
-                Ok(None) => {}
-                Err(error) => problems.push(FileProblem { file, error }),
-            }
-        }
-        let mut nodes: Vec<_> = nodes.into_values().collect();
-        nodes.sort_by(|a, b| a.own().name.cmp(&b.own().name));
-
-        let parties = nodes.iter().map(|node| (node.own().name.clone(), node.own().clone())).collect();
-        let view = NetworkView { parties, parameters: KnownParameters { current: Some(current), by_hash } };
-        Ok(Self { view: Arc::new(view), nodes, problems })
+        let root = read_root(&dir.join(ROOT))?;
+        let library = Library::open(root, Sources::in_folder(dir), now)?;
+        Ok(Self { problems: library.problems(), library })
     }
 
     /// The participants, by name.
     pub fn nodes(&self) -> &[Node] {
-        &self.nodes
+        self.library.nodes()
     }
 
     /// Files that were left out.
@@ -177,38 +129,28 @@ impl FileNetworkMap {
 
 impl NetworkMap for FileNetworkMap {
     fn view(&self) -> Arc<NetworkView> {
-        Arc::clone(&self.view)
+        Arc::clone(self.library.view())
     }
 }
 
-/// The files of a directory whose names begin with `prefix`, as `subdir/name`, in the order of their names, hidden ones left
-/// out. None if there is no such directory.
-fn list(dir: &Path, subdir: &str, prefix: &str, count_max: usize) -> Result<Vec<String>, FileError> {
-    let entries = match fs::read_dir(dir.join(subdir)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        // A name that is not UTF-8 is read as another one, which then does not exist and is reported.
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(prefix) && !name.starts_with('.') {
-            if files.len() == count_max {
-                return Err(FileError::TooMany(count_max));
-            }
-            files.push(format!("{subdir}/{name}"));
-        }
-    }
-    files.sort_unstable();
-    Ok(files)
+/// The trust root's certificate in a PEM file.
+///
+/// # Errors
+/// [`LoadError::Unreadable`] or [`LoadError::Root`].
+pub fn read_root(file: &Path) -> Result<Certificate, LoadError> {
+    let read = read(file, ROOT_LEN_MAX);
+    let bytes = read.map_err(|error| LoadError::Unreadable { file: label(file), error })?;
+    Ok(Certificate::from_pem(&String::from_utf8_lossy(&bytes))?)
 }
 
-fn read(path: &Path, len_max: usize) -> Result<Vec<u8>, FileError> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(FileError::NotAFile);
-    }
-    let mut bytes = Vec::new();
-    file.take(len_max as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > len_max { Err(FileError::TooLarge(len_max)) } else { Ok(bytes) }
+/// Puts `bytes` into `file` at once: who reads it finds all of the old content or all of the new. Its folder is made if needed.
+pub(super) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut unfinished = tempfile::Builder::new().prefix(".unfinished-").tempfile_in(folder)?;
+    unfinished.write_all(bytes)?;
+    unfinished.as_file().sync_all()?;
+    unfinished.persist(file)?;
+    // The name is on disk only when its folder is.
+    File::open(folder)?.sync_all()
 }

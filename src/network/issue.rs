@@ -1,7 +1,8 @@
-//! Issuing certificates, for development networks.
+//! Issuing certificates: for development networks, and by a worker's own node CA.
 
 use core::time::Duration;
 
+use der::asn1::ObjectIdentifier;
 use der::asn1::{AnyRef, BitStringRef, OctetString, UintRef};
 use der::oid::AssociatedOid;
 use der::{Decode, Encode};
@@ -9,7 +10,9 @@ use sha2::{Digest, Sha256};
 use x509_cert::ext::pkix::constraints::NameConstraints;
 use x509_cert::ext::pkix::constraints::name::GeneralSubtree;
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage, KeyUsages, SubjectKeyIdentifier};
+use x509_cert::ext::pkix::{
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier,
+};
 use x509_cert::ext::{Extension, Extensions};
 use x509_cert::name::Name;
 use x509_cert::time::{Time, Validity};
@@ -17,6 +20,10 @@ use x509_cert::time::{Time, Validity};
 use super::certificate::{ALGORITHM_ECDSA, ALGORITHM_ED25519, Certificate, CertificateError, Role, Signed, Tbs, V3};
 use crate::domain::{PublicKey, SignatureScheme, X500Name};
 use crate::keys::{PrivateKey, PrivateKeyError, random};
+
+/// Purposes of a key (RFC 5280, 4.2.1.12): TLS servers and clients.
+const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
 
 /// What a new certificate shall say.
 pub(crate) struct Request<'a> {
@@ -44,7 +51,16 @@ impl Authority {
 
     /// Issues a certificate.
     pub(crate) fn issue(&self, request: &Request<'_>) -> Result<Certificate, IssueError> {
-        issue(request, Some(&self.certificate), &self.key)
+        Self::issue_with(&self.certificate, &self.key, request)
+    }
+
+    /// Issues a certificate by the authority with this certificate and key.
+    pub(crate) fn issue_with(
+        issuer: &Certificate,
+        key: &PrivateKey,
+        request: &Request<'_>,
+    ) -> Result<Certificate, IssueError> {
+        issue(request, Some(issuer), key)
     }
 
     /// Issues a certificate for a new authority below.
@@ -81,7 +97,8 @@ fn issue(request: &Request<'_>, issuer: Option<&Certificate>, key: &PrivateKey) 
     random(&mut serial)?;
     serial[0] |= 0x40; // So that the number has no leading zero digits, whatever was drawn.
     let subject = Name::from_der(&subject.to_der())?;
-    let is_authority = matches!(role, None | Some(Role::IdentityCa | Role::NodeCa));
+    // A legal identity certifies the confidential identities of its party.
+    let is_authority = matches!(role, None | Some(Role::IdentityCa | Role::NodeCa | Role::LegalIdentity));
 
     let mut extensions = Extensions::new();
     let mut add = |critical, oid, value: der::Result<Vec<u8>>| {
@@ -90,14 +107,28 @@ fn issue(request: &Request<'_>, issuer: Option<&Certificate>, key: &PrivateKey) 
     };
     let constraints = BasicConstraints { ca: is_authority, path_len_constraint: None };
     add(true, BasicConstraints::OID, constraints.to_der())?;
-    let usage = match is_authority {
-        true => KeyUsages::DigitalSignature | KeyUsages::KeyCertSign | KeyUsages::CRLSign,
-        false => KeyUsages::DigitalSignature.into(),
+    // Usages and purposes are those that Corda's own certificates of the role have.
+    let usage = match role {
+        _ if !is_authority => KeyUsages::DigitalSignature.into(),
+        Some(Role::LegalIdentity) => KeyUsages::DigitalSignature | KeyUsages::KeyCertSign,
+        _ => KeyUsages::DigitalSignature | KeyUsages::KeyCertSign | KeyUsages::CRLSign,
     };
     add(true, KeyUsage::OID, KeyUsage(usage).to_der())?;
+    let purposes = match role {
+        None => Vec::new(),
+        Some(Role::Tls) => vec![SERVER_AUTH, CLIENT_AUTH],
+        Some(_) => vec![CLIENT_AUTH],
+    };
+    if !purposes.is_empty() {
+        add(false, ExtendedKeyUsage::OID, ExtendedKeyUsage(purposes).to_der())?;
+    }
     add(false, SubjectKeyIdentifier::OID, SubjectKeyIdentifier(key_identifier(public_key)?).to_der())?;
-    let authority =
-        AuthorityKeyIdentifier { key_identifier: Some(key_identifier(key.public_key())?), ..<_>::default() };
+    // As the issuer calls its own key: others compute identifiers differently.
+    let issuer_identifier = match issuer.and_then(|issuer| issuer.key_identifier.as_deref()) {
+        Some(identifier) => OctetString::new(identifier)?,
+        None => key_identifier(key.public_key())?,
+    };
+    let authority = AuthorityKeyIdentifier { key_identifier: Some(issuer_identifier), ..<_>::default() };
     add(false, AuthorityKeyIdentifier::OID, authority.to_der())?;
     if role == Some(Role::NodeCa) {
         // As Corda does: a node CA may issue for its own name only.

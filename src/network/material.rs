@@ -3,10 +3,10 @@
 use sha2::{Digest, Sha256};
 
 use super::certificate::{Certificate, Role};
-use super::path::{PathError, verify_path};
-use crate::domain::network::NetworkParameters;
+use super::path::{PathError, verify_path, verify_path_until};
+use crate::domain::network::{HostAndPort, NetworkParameters, Route};
 use crate::domain::{Party, SecureHash, SignatureScheme, Timestamp};
-use crate::wire::{self, HostAndPort, Limits, WireError};
+use crate::wire::{self, Limits, WireError};
 
 /// Identities in one node info. A node has one, a notary worker two; each costs a path of certificates to verify.
 pub const IDENTITIES_MAX: usize = 16;
@@ -23,6 +23,8 @@ pub struct Node {
     pub platform_version: i32,
     /// Grows with each new version of the node info.
     pub serial: i64,
+    /// The last moment at which all its certificates are valid.
+    pub valid_until: Timestamp,
 }
 
 impl Node {
@@ -32,6 +34,12 @@ impl Node {
     /// Never for a node of [`verify_node_info`].
     pub fn own(&self) -> &Party {
         &self.identities.first().expect("verified nodes have an identity").party
+    }
+
+    /// How others reach it.
+    pub fn route(&self) -> Route {
+        let names = self.identities.iter().map(|identity| identity.party.name.clone()).collect();
+        Route { addresses: self.addresses.clone(), names }
     }
 }
 
@@ -87,8 +95,11 @@ pub fn verify_node_info(bytes: &[u8], root: &Certificate, now: Timestamp) -> Res
         return Err(MaterialError::Identities(info.identities.len()));
     }
     let mut identities: Vec<Identity> = Vec::with_capacity(info.identities.len());
+    let mut ends = i64::MAX;
     for path in &info.identities {
-        let certificate = verify_path(&path.0, root, Some(now), &[Role::LegalIdentity, Role::ServiceIdentity])?;
+        let allowed = &[Role::LegalIdentity, Role::ServiceIdentity];
+        let (certificate, path_ends) = verify_path_until(&path.0, root, Some(now), allowed)?;
+        ends = ends.min(path_ends);
         let name = certificate.legal_name().map_err(PathError::from)?;
         let role = certificate.role().expect("one of the two allowed");
         // A service identity is shared, so it says nothing about which node this is.
@@ -109,7 +120,9 @@ pub fn verify_node_info(bytes: &[u8], root: &Certificate, now: Timestamp) -> Res
         verified.map_err(|_| MaterialError::Signature(party.to_string()))?;
     }
     let wire::NodeInfo { addresses, platform_version, serial, .. } = info;
-    Ok(Node { identities, addresses, platform_version, serial })
+    let ends = ends.clamp(Timestamp::SECONDS_MIN, Timestamp::SECONDS_MAX);
+    let valid_until = Timestamp::new(ends, 0).expect("clamped to what a timestamp can say");
+    Ok(Node { identities, addresses, platform_version, serial, valid_until })
 }
 
 /// Reads a `SignedDataWithCert<NetworkParameters>` and verifies its signature and the signer's path up to `root`, at the moment
@@ -125,16 +138,8 @@ pub fn verify_parameters(
 ) -> Result<(SecureHash, NetworkParameters), MaterialError> {
     let signed = wire::decode_signed_network_parameters(bytes, &Limits::DEFAULT)?;
     let parameters = wire::decode_network_parameters(&signed.raw, &Limits::DEFAULT)?.parameters;
-    // From the signer upwards; the root may be left out.
-    let mut path: Vec<_> = [signed.certificate].into_iter().chain(signed.parent_certificates).collect();
-    path.reverse();
-    if path[0] != root.as_der() && path.len() == 1 {
-        path.insert(0, root.as_der().to_vec());
-    }
     // Network map certificates signed parameters before platform version 4.
-    let signer = verify_path(&path, root, now, &[Role::NetworkParameters, Role::NetworkMap])?;
-    let verified = signer.public_key().verify(&signed.raw, &signed.signature);
-    verified.map_err(|_| MaterialError::Signature(signer.to_string()))?;
+    verify_signed(&signed, root, now, &[Role::NetworkParameters, Role::NetworkMap])?;
 
     // As Corda's own constructor demands.
     let mut notaries: Vec<_> = parameters.notaries.iter().map(|notary| notary.identity.owning_key.as_spki()).collect();
@@ -150,4 +155,37 @@ pub fn verify_parameters(
         Some(why) => Err(MaterialError::Parameters(why)),
         None => Ok((SecureHash::sha256(Sha256::digest(&signed.raw).into()), parameters)),
     }
+}
+
+/// Reads a `SignedDataWithCert<NetworkMap>` and verifies its signature and the signer's path up to `root`, at the moment `now`.
+///
+/// # Errors
+/// [`MaterialError`], the first thing that is wrong.
+pub fn verify_network_map(
+    bytes: &[u8],
+    root: &Certificate,
+    now: Timestamp,
+) -> Result<wire::NetworkMapDocument, MaterialError> {
+    let signed = wire::decode_signed_network_parameters(bytes, &Limits::DEFAULT)?;
+    let map = wire::decode_network_map(&signed.raw, &Limits::DEFAULT)?;
+    verify_signed(&signed, root, Some(now), &[Role::NetworkMap])?;
+    Ok(map)
+}
+
+/// The signature over a document, and its signer's path up to `root`.
+fn verify_signed(
+    signed: &wire::SignedNetworkParameters,
+    root: &Certificate,
+    now: Option<Timestamp>,
+    allowed: &[Role],
+) -> Result<(), MaterialError> {
+    // From the signer upwards; the root may be left out.
+    let mut path: Vec<_> = [&signed.certificate].into_iter().chain(&signed.parent_certificates).cloned().collect();
+    path.reverse();
+    if path[0] != root.as_der() && path.len() == 1 {
+        path.insert(0, root.as_der().to_vec());
+    }
+    let signer = verify_path(&path, root, now, allowed)?;
+    let verified = signer.public_key().verify(&signed.raw, &signed.signature);
+    verified.map_err(|_| MaterialError::Signature(signer.to_string()))
 }

@@ -1,22 +1,35 @@
 //! Who takes part, and who says so: certificates, node infos, network parameters (PROTOCOL i).
 //!
-//! `FileNetworkMap` is the adapter of the `NetworkMap` port; `development` makes a whole network to throw away. Nothing from
-//! here reaches the rules unless it was verified up to the trust root.
+//! `LiveNetworkMap` is the adapter of the `NetworkMap` port that follows its documents, `FileNetworkMap` one that took a look once.
+//! Both stand on `library`, the documents of several places, and that on `shelf`, which reads only what changed. `development`
+//! makes a whole network to throw away. Nothing from here reaches the rules unless it was verified up to the trust root.
 
 pub mod certificate;
 pub mod development;
 mod expiry;
 mod files;
-mod issue;
+mod http;
+pub(crate) mod issue;
+mod library;
+mod live;
 mod material;
 mod path;
+mod poll;
+pub mod registration;
+mod shelf;
 
 pub use certificate::{Certificate, CertificateError, Role};
 pub use expiry::{Expiry, network_expiries, pem_expiry};
 pub use files::{
     FileError, FileNetworkMap, FileProblem, HISTORIC_PARAMETERS, LoadError, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS,
-    ROOT,
+    PARAMETERS_UPDATE, ROOT, read_root,
 };
+pub use http::{HttpError, HttpMap, MapOptions};
 pub use issue::IssueError;
-pub use material::{IDENTITIES_MAX, Identity, MaterialError, Node, verify_node_info, verify_parameters};
+pub use library::{Library, Sources};
+pub use live::{LiveNetworkMap, Snapshot};
+pub use material::{
+    IDENTITIES_MAX, Identity, MaterialError, Node, verify_network_map, verify_node_info, verify_parameters,
+};
 pub use path::{PATH_LEN_MAX, PathError, verify_path};
+pub use poll::{Cache, PollError, Poller, Polling};

@@ -76,6 +76,16 @@ pub fn verify_path(
     now: Option<Timestamp>,
     allowed: &[Role],
 ) -> Result<Certificate, PathError> {
+    Ok(verify_path_until(path, root, now, allowed)?.0)
+}
+
+/// As [`verify_path`], and the last second in which the whole path is valid.
+pub(super) fn verify_path_until(
+    path: &[Vec<u8>],
+    root: &Certificate,
+    now: Option<Timestamp>,
+    allowed: &[Role],
+) -> Result<(Certificate, i64), PathError> {
     if !(2..=PATH_LEN_MAX).contains(&path.len()) {
         return Err(PathError::Length(path.len()));
     }
@@ -93,11 +103,12 @@ pub fn verify_path(
             check_name_constraints(&pair[0], subject)?;
         }
     }
+    let ends = path.iter().map(|certificate| certificate.validity.1).min().unwrap_or(i64::MIN);
     let last = path.into_iter().next_back().expect("a path of two or more");
     if !last.role.is_some_and(|role| allowed.contains(&role)) {
         return Err(PathError::WrongUse { subject: last.to_string(), role: last.role });
     }
-    Ok(last)
+    Ok((last, ends))
 }
 
 fn check_period(certificate: &Certificate, now: Timestamp) -> Result<(), PathError> {
@@ -271,11 +282,9 @@ mod tests {
         let error = verify(&[&root, &twin, &service], NOW).expect_err("another key");
         assert!(matches!(error, PathError::Signature(_)), "{error}");
 
-        // An identity issues a certificate, with the signature of its true key.
-        let node_ca = below(&identity_ca, "Alice", Some(Role::NodeCa));
-        let alice = below(&node_ca, "Alice", Some(Role::LegalIdentity));
-        let child = below(&alice, "Alice", Some(Role::ConfidentialIdentity));
-        let error = verify(&[&root, &identity_ca, &node_ca, &alice, &child], NOW).expect_err("no CA");
+        // A service identity issues a certificate, with the signature of its true key.
+        let child = below(&service, "Service", Some(Role::ConfidentialIdentity));
+        let error = verify(&[&root, &identity_ca, &service, &child], NOW).expect_err("no CA");
         assert!(matches!(error, PathError::NotAnAuthority(_)), "{error}");
 
         for count in [0, 1, PATH_LEN_MAX + 1] {

@@ -49,6 +49,11 @@ const BROKER_CONNECTED: &str = "notary_broker_connected";
 const BROKER_DELIVERIES: &str = "notary_broker_deliveries";
 const BROKER_REPLY_RETRIES: &str = "notary_broker_reply_retries_total";
 const BROKER_PARKED: &str = "notary_broker_parked_total";
+const REFUSED: &str = "notary_endpoint_refused_total";
+const CONNECTIONS: &str = "notary_endpoint_connections";
+const BRIDGES: &str = "notary_bridges";
+const ANSWERS_WAITING: &str = "notary_answers_waiting";
+const ANSWERS_UNSAFE: &str = "notary_answers_not_taken_total";
 
 /// From 0.1 ms to 100 s: a notarisation's whole range, about three buckets a decade.
 const SECONDS_BUCKETS: [f64; 19] = [
@@ -123,6 +128,12 @@ impl Exporter {
             "replies that the broker gave back or refused, and that were sent again"
         );
         describe_counter!(BROKER_PARKED, "requests put into the dead-letter queue, by reason");
+        describe_counter!(REFUSED, "what the worker's own endpoint refused, by reason");
+        describe_gauge!(CONNECTIONS, "connections to the worker's own endpoint that have said who they are");
+        describe_gauge!(BRIDGES, "peers to which a connection for answers is up, or cannot be had");
+        describe_gauge!(ANSWERS_WAITING, "answers that peers have not accepted yet");
+        describe_counter!(ANSWERS_UNSAFE, "answers that a peer did not accept in time; its requests come again");
+        super::network::describe();
         Ok(Self { handle, stages: Arc::new(stages) })
     }
 
@@ -341,4 +352,30 @@ pub fn reply_retried() {
 /// Counts a parked request. `reason` is one of a handful of words.
 pub fn parked(reason: &'static str) {
     counter!(BROKER_PARKED, "reason" => reason).increment(1);
+}
+
+/// Tells how many connections for answers are up, and how many peers cannot be reached.
+pub fn bridges(up: usize, down: usize) {
+    gauge!(BRIDGES, "state" => "up").set(up as f64);
+    gauge!(BRIDGES, "state" => "down").set(down as f64);
+}
+
+/// Tells how many answers wait for peers.
+pub fn answers_waiting(count: usize) {
+    gauge!(ANSWERS_WAITING).set(count as f64);
+}
+
+/// Counts an answer that its peer did not accept.
+pub fn answer_not_taken() {
+    counter!(ANSWERS_UNSAFE).increment(1);
+}
+
+/// Counts what the worker's own endpoint refused. `reason` is one of a handful of words.
+pub fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+/// Tells how many connections to the worker's own endpoint there are.
+pub fn endpoint_connections(count: usize) {
+    gauge!(CONNECTIONS).set(count as f64);
 }

@@ -4,4 +4,5 @@ pub mod health;
 pub mod http;
 pub mod logs;
 pub mod metrics;
+pub mod network;
 pub mod supervisor;

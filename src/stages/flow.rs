@@ -4,6 +4,7 @@
 //! goes wrong before that releases it, and the sender's copy comes again; every step is repeatable, so nothing else is needed.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::GaveUp;
 use super::session::{Answer, Inspection, Session};
@@ -14,8 +15,8 @@ use crate::ports::request_queue::{Delivery, DeliveryId, QueueError, Settlement};
 /// What happens to the flow stage.
 #[derive(Debug)]
 pub enum Event {
-    /// A message arrived.
-    Delivered(Delivery),
+    /// A message arrived, and may expect to take so long; `None` as long as there is nothing to go by.
+    Delivered(Delivery, Option<Duration>),
     /// The message was read and checked.
     Inspected(DeliveryId, Inspection),
     /// The uniqueness stage answered.
@@ -44,19 +45,31 @@ pub enum Effect {
 /// Where a delivery stands.
 #[derive(Debug)]
 enum Step {
-    Inspecting,
+    Inspecting(Option<Duration>),
+    /// Tells the client how long it will take, before the request joins the queue for the store.
+    Advising(Session, CheckedRequest),
     Committing(Session, TxId),
     Signing(Session, TxId),
     Replying,
 }
 
+/// The platform version from which on clients understand a wait-time update (BP1).
+const WAIT_UPDATES_SINCE: i32 = 4;
+
 /// The machine. Its size is bounded by the deliveries admitted to it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flow {
+    eta_message_threshold: Duration,
     open: HashMap<DeliveryId, Step>,
 }
 
 impl Flow {
+    /// A machine without deliveries. Clients are told how long their requests will take if that is more than
+    /// `eta_message_threshold` (BP1); Corda's clients act only on what is longer than their own time-out, 30 s (BP4).
+    pub fn new(eta_message_threshold: Duration) -> Self {
+        Self { eta_message_threshold, open: HashMap::new() }
+    }
+
     /// Deliveries not settled yet.
     pub fn open(&self) -> usize {
         self.open.len()
@@ -66,12 +79,14 @@ impl Flow {
     /// does not fit where the delivery stands is a fault of the performer and yields none.
     pub fn handle(&mut self, event: Event) -> Option<Effect> {
         match event {
-            Event::Delivered(delivery) => {
-                self.open.insert(delivery.id, Step::Inspecting);
+            Event::Delivered(delivery, wait) => {
+                let understands = delivery.platform_version.is_some_and(|version| version >= WAIT_UPDATES_SINCE);
+                let advice = wait.filter(|wait| understands && *wait > self.eta_message_threshold);
+                self.open.insert(delivery.id, Step::Inspecting(advice));
                 Some(Effect::Inspect(delivery))
             }
             Event::Inspected(id, inspection) => match self.open.remove(&id)? {
-                Step::Inspecting => Some(self.inspected(id, inspection)),
+                Step::Inspecting(advice) => Some(self.inspected(id, inspection, advice)),
                 other => self.ignore(id, other),
             },
             Event::Decided(id, decided) => match self.open.remove(&id)? {
@@ -86,6 +101,11 @@ impl Flow {
                 other => self.ignore(id, other),
             },
             Event::Replied(id, replied) => match self.open.remove(&id)? {
+                Step::Advising(session, request) => Some(match replied {
+                    // The client has its confirm.
+                    Ok(()) => self.commit(id, Session { confirm: false, ..session }, request),
+                    Err(_) => Effect::Settle(id, Settlement::Release),
+                }),
                 Step::Replying => Some(Effect::Settle(
                     id,
                     match replied {
@@ -98,16 +118,24 @@ impl Flow {
         }
     }
 
-    fn inspected(&mut self, id: DeliveryId, inspection: Inspection) -> Effect {
+    fn inspected(&mut self, id: DeliveryId, inspection: Inspection, advice: Option<Duration>) -> Effect {
         match inspection {
-            Inspection::Request { session, request } => {
-                self.open.insert(id, Step::Committing(session, request.tx_id));
-                Effect::Commit(id, request)
-            }
+            Inspection::Request { session, request } => match advice {
+                None => self.commit(id, session, request),
+                Some(wait) => {
+                    self.open.insert(id, Step::Advising(session, request));
+                    Effect::Reply(id, Answer::Wait { session, wait })
+                }
+            },
             Inspection::Answer(answer) => self.reply(id, answer),
             Inspection::Nothing => Effect::Settle(id, Settlement::Accept),
             Inspection::Unreadable { reason } => Effect::Settle(id, Settlement::Reject { reason }),
         }
+    }
+
+    fn commit(&mut self, id: DeliveryId, session: Session, request: CheckedRequest) -> Effect {
+        self.open.insert(id, Step::Committing(session, request.tx_id));
+        Effect::Commit(id, request)
     }
 
     fn decided(&mut self, id: DeliveryId, session: Session, tx_id: TxId, decided: Result<Verdict, GaveUp>) -> Effect {
@@ -148,16 +176,28 @@ mod tests {
         DeliveryId(number)
     }
 
+    /// Above it, clients are told how long it takes.
+    const THRESHOLD: Duration = Duration::from_secs(30);
+
     fn delivered(number: u64) -> Event {
-        Event::Delivered(Delivery {
+        delivered_to_wait(number, None, None)
+    }
+
+    fn delivered_to_wait(number: u64, platform_version: Option<i32>, wait: Option<Duration>) -> Event {
+        let delivery = Delivery {
             id: id(number),
             caller: name(),
-            platform_version: None,
+            platform_version,
             dedup_id: None,
             sent_at: None,
             prior_deliveries: 0,
             body: vec![1],
-        })
+        };
+        Event::Delivered(delivery, wait)
+    }
+
+    fn late(number: u64) -> Event {
+        delivered_to_wait(number, Some(4), Some(THRESHOLD * 2))
     }
 
     fn requested(number: u64) -> Event {
@@ -174,14 +214,14 @@ mod tests {
 
     /// A machine in which delivery 1 has come as far as these events take it.
     fn after(events: impl IntoIterator<Item = Event>) -> Flow {
-        let mut flow = Flow::default();
+        let mut flow = Flow::new(THRESHOLD);
         events.into_iter().for_each(|event| assert!(flow.handle(event).is_some()));
         flow
     }
 
     #[test]
     fn a_good_request_is_inspected_committed_signed_replied_and_only_then_accepted() {
-        let mut flow = Flow::default();
+        let mut flow = Flow::new(THRESHOLD);
         assert!(matches!(flow.handle(delivered(1)), Some(Effect::Inspect(delivery)) if delivery.id == id(1)));
         assert!(matches!(flow.handle(requested(1)), Some(Effect::Commit(i, r)) if (i, r.tx_id) == (id(1), tx(1))));
         let decided = Event::Decided(id(1), Ok(Verdict::Committed(committed(1))));
@@ -271,8 +311,8 @@ mod tests {
     }
 
     /// Walks every way that a delivery can take, and tries every event at each place. Returns how many ways end from `path` on.
-    fn walk(path: &[fn() -> Event]) -> usize {
-        let place = || after(std::iter::once(delivered(1)).chain(path.iter().map(|event| event())));
+    fn walk(arrival: fn(u64) -> Event, path: &[fn() -> Event]) -> usize {
+        let place = || after(std::iter::once(arrival(1)).chain(path.iter().map(|event| event())));
         let fitting = |mut flow: Flow, next: fn() -> Event| flow.handle(next()).as_ref().map(std::mem::discriminant);
         let mut ends = 0;
         for event in news() {
@@ -296,7 +336,7 @@ mod tests {
                 }
                 Some(_) => {
                     assert_eq!(flow.open(), 1);
-                    ends += walk(&[path, &[event]].concat());
+                    ends += walk(arrival, &[path, &[event]].concat());
                 }
             }
         }
@@ -306,6 +346,40 @@ mod tests {
     #[test]
     fn on_every_way_each_fitting_event_has_one_effect_and_only_a_safe_reply_is_accepted() {
         // Nothing, unreadable; two answers known at once, the conflict, the signature: each replied in three ways; gave up twice.
-        assert_eq!(walk(&[]), 2 + 4 * 3 + 2);
+        assert_eq!(walk(delivered, &[]), 2 + 4 * 3 + 2);
+        // As well, where the wait is told first, two ways of not being able to.
+        assert_eq!(walk(late, &[]), 2 + 4 * 3 + 2 + 2);
+    }
+
+    /// BP1, LB8: the client gets its confirm and the wait in one answer, and the result without a second confirm.
+    #[test]
+    fn a_long_wait_is_told_before_the_request_joins_the_queue() {
+        let mut flow = after([late(1)]);
+        let advice = Answer::Wait { session: SESSION, wait: THRESHOLD * 2 };
+        assert!(matches!(flow.handle(requested(1)), Some(Effect::Reply(i, a)) if (i, &a) == (id(1), &advice)));
+        assert!(matches!(flow.handle(Event::Replied(id(1), Ok(()))), Some(Effect::Commit(i, _)) if i == id(1)));
+        match flow.handle(Event::Decided(id(1), Ok(conflict()))) {
+            Some(Effect::Reply(_, Answer::Refused { session, .. })) => {
+                assert_eq!(session, Session { confirm: false, ..SESSION });
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_of_a_short_wait_or_in_words_not_understood() {
+        for (platform_version, wait) in
+            [(Some(4), Some(THRESHOLD)), (Some(4), None), (Some(3), Some(THRESHOLD * 2)), (None, Some(THRESHOLD * 2))]
+        {
+            let mut flow = after([delivered_to_wait(1, platform_version, wait)]);
+            assert!(matches!(flow.handle(requested(1)), Some(Effect::Commit(..))), "{platform_version:?} {wait:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_needs_no_store_is_given_at_once_however_long_the_queue() {
+        let mut flow = after([late(1)]);
+        let known = Event::Inspected(id(1), Inspection::Answer(Answer::Confirmed { session: SESSION }));
+        assert!(matches!(flow.handle(known), Some(Effect::Reply(_, Answer::Confirmed { .. }))));
     }
 }

@@ -1,6 +1,8 @@
 //! A notary's side of a flow session, without keeping one (PROTOCOL c): everything a reply needs follows from the request, so
 //! any worker answers the same request with the same messages under the same deduplication ids.
 
+use std::time::Duration;
+
 use crate::domain::check::{self, CheckPolicy, Refusal};
 use crate::domain::hash::HashAlgorithm;
 use crate::domain::merkle_batch::TransactionSignature;
@@ -80,6 +82,13 @@ pub enum Answer {
         /// The peer's session.
         session: Session,
     },
+    /// Confirm, how long the result will take: not the last answer to the request.
+    Wait {
+        /// The peer's session.
+        session: Session,
+        /// How long.
+        wait: Duration,
+    },
     /// Confirm, the signature, end.
     Notarised {
         /// The peer's session.
@@ -119,6 +128,7 @@ impl Answer {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Confirmed { .. } => "Confirmed",
+            Self::Wait { .. } => "Wait",
             Self::Notarised { .. } => "Notarised",
             Self::Refused { error, .. } => error.kind(),
             Self::Undecodable { .. } => "Undecodable",
@@ -195,6 +205,7 @@ fn inspect_payload(
 /// The session messages of an answer, in order, with their deduplication ids (PROTOCOL c.4).
 pub fn encode(notary: &Notary, answer: &Answer) -> Vec<Reply> {
     let (Answer::Confirmed { session }
+    | Answer::Wait { session, .. }
     | Answer::Notarised { session, .. }
     | Answer::Refused { session, .. }
     | Answer::Undecodable { session, .. }
@@ -212,9 +223,14 @@ pub fn encode(notary: &Notary, answer: &Answer) -> Vec<Reply> {
     if session.confirm && !matches!(answer, Answer::NoSuchFlow { .. }) {
         push(normal(0), wire::encode_session_confirm(to, notary.initiated_id(to), notary.platform_version));
     }
-    // Number 1 is kept for a wait-time update, which must never share an id with the response.
+    // A wait-time update must never share an id with the response: the client would take the second for a duplicate (LB8).
     match answer {
         Answer::Confirmed { .. } => {}
+        Answer::Wait { wait, .. } => {
+            // Clients wait whole seconds, and ask again at the end of them: never before the answer can be there.
+            let wait = Duration::from_secs(wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)));
+            push(normal(1), wire::encode_session_data(to, &wire::encode_wait_time_update(wait)));
+        }
         Answer::Notarised { signature, .. } => {
             let response = wire::encode_notarisation_response(std::slice::from_ref(signature));
             push(normal(2), wire::encode_session_data(to, &response));

@@ -17,6 +17,7 @@ mod hash;
 mod inspect;
 mod limits;
 mod network;
+mod network_map;
 mod notary_error;
 mod party;
 mod payload;
@@ -36,9 +37,12 @@ pub use error::{Fault, WireError};
 pub use inspect::inspect;
 pub use limits::Limits;
 pub use network::{
-    CertificatePath, HostAndPort, NetworkParametersDocument, NodeInfo, SignedNetworkParameters, SignedNodeInfo,
+    CertificatePath, NetworkParametersDocument, NodeInfo, SignedNetworkParameters, SignedNodeInfo,
     decode_network_parameters, decode_node_info, decode_signed_network_parameters, decode_signed_node_info,
     encode_network_parameters, encode_node_info, encode_signed_network_parameters, encode_signed_node_info,
+};
+pub use network_map::{
+    NetworkMapDocument, ParametersUpdate, decode_network_map, encode_legal_name, encode_network_map,
 };
 pub use notary_error::FlowException;
 pub use payload::{decode_notarisation_payload, encode_notarisation_payload};

@@ -15,7 +15,7 @@ use super::party::{read_party, read_public_key, write_party, write_public_key};
 use super::signature::read_signature_bytes;
 use super::time::{read_duration, read_instant, write_duration, write_instant};
 use super::types::Type;
-use crate::domain::network::{NetworkParameters, NotaryInfo};
+use crate::domain::network::{HostAndPort, NetworkParameters, NotaryInfo};
 use crate::domain::{PublicKey, SecureHash};
 
 const CERT_PATH: &str = "java.security.cert.CertPath";
@@ -43,15 +43,6 @@ pub struct NodeInfo {
     pub platform_version: i32,
     /// Grows with each new version of the node info.
     pub serial: i64,
-}
-
-/// Where a node listens.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct HostAndPort {
-    /// Name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
 }
 
 /// X.509 certificates in DER, the root first and the identity's own last.

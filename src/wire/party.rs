@@ -46,15 +46,18 @@ pub(super) fn write_public_key(w: &mut Writer, key: &PublicKey) {
 
 pub(super) fn write_party(w: &mut Writer, party: &Party) {
     w.composite(Type::Party, |w| {
-        w.composite(Type::CordaX500Name, |w| {
-            let name = &party.name;
-            w.optional(name.common_name.as_deref(), Writer::string);
-            w.string(&name.country);
-            w.string(&name.locality);
-            w.string(&name.organisation);
-            w.optional(name.organisation_unit.as_deref(), Writer::string);
-            w.optional(name.state.as_deref(), Writer::string);
-        });
+        write_name(w, &party.name);
         write_public_key(w, &party.owning_key);
+    });
+}
+
+pub(super) fn write_name(w: &mut Writer, name: &X500Name) {
+    w.composite(Type::CordaX500Name, |w| {
+        w.optional(name.common_name.as_deref(), Writer::string);
+        w.string(&name.country);
+        w.string(&name.locality);
+        w.string(&name.organisation);
+        w.optional(name.organisation_unit.as_deref(), Writer::string);
+        w.optional(name.state.as_deref(), Writer::string);
     });
 }

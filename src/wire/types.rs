@@ -295,4 +295,16 @@ types! {
             "raw: net.corda.core.serialization.SerializedBytes<net.corda.core.node.NodeInfo>",
             "signatures: *java.util.List<net.corda.core.crypto.DigitalSignature>",
         ]);
+    NetworkMap: "net.corda.nodeapi.internal.network.NetworkMap", "hsLP+B5h/iEJtJAmTe3GXw==",
+        Composite(&[
+            "networkParameterHash: net.corda.core.crypto.SecureHash",
+            "nodeInfoHashes: *java.util.List<net.corda.core.crypto.SecureHash>",
+            "parametersUpdate: net.corda.nodeapi.internal.network.ParametersUpdate?",
+        ]);
+    ParametersUpdate: "net.corda.nodeapi.internal.network.ParametersUpdate", "z3ERozcEmHv5Pw+mlPH39g==",
+        Composite(&[
+            "description: string",
+            "newParametersHash: net.corda.core.crypto.SecureHash",
+            "updateDeadline: java.time.Instant",
+        ]);
 }

@@ -1,5 +1,6 @@
 //! Which broker serves which setting.
 
+mod p2p;
 mod shared;
 
 use std::net::SocketAddr;
@@ -15,7 +16,9 @@ use crate::domain::network::NetworkView;
 use crate::domain::{PublicKey, X500Name};
 use crate::network::development;
 use crate::ports::{NetworkMap, Probe, RequestQueue};
+use crate::tls::peers::PeerTls;
 
+pub(super) use self::p2p::{examine as examine_p2p, examine_identity};
 pub use self::shared::Declared;
 pub(super) use self::shared::administrator;
 
@@ -28,7 +31,10 @@ pub(super) struct Broker {
     pub(super) probe: Option<Arc<dyn Probe>>,
     /// Where requests come from, for people.
     pub(super) place: String,
-    /// Where the embedded endpoint listens.
+    /// TLS with nodes, for identities that are renewed.
+    #[allow(dead_code, reason = "whoever watches the certificate's files renews it")]
+    pub(super) peer_tls: Option<PeerTls>,
+    /// Where the worker's own endpoint listens.
     pub(super) listening: Option<SocketAddr>,
 }
 
@@ -39,6 +45,7 @@ pub(super) fn preflight(settings: &Settings, view: &NetworkView) -> Vec<Fault> {
             Err(error) => vec![Fault { key: "broker.users".into(), problem: error.to_string() }],
             Ok(_) => Vec::new(),
         },
+        BrokerKind::P2p => p2p::preflight(settings),
         BrokerKind::RabbitMq | BrokerKind::Artemis => shared::preflight(settings),
     }
 }
@@ -57,10 +64,11 @@ pub(super) async fn open(
             let place = format!("amqp://{listening}");
             let queue = Arc::new(endpoint);
             let probe: Arc<dyn Probe> = Arc::clone(&queue) as Arc<dyn Probe>;
-            Ok(Broker { queue, probe: Some(probe), place, listening: Some(listening) })
+            Ok(Broker { queue, probe: Some(probe), place, peer_tls: None, listening: Some(listening) })
         }
+        BrokerKind::P2p => p2p::open(settings, service_key, network_map, runtime),
         BrokerKind::RabbitMq => shared::open_rabbitmq(settings, network_map, runtime).await,
-        BrokerKind::Artemis => shared::open_artemis(settings, network_map, runtime).await,
+        BrokerKind::Artemis => shared::open_artemis(settings, service_key, network_map, runtime).await,
     }
 }
 

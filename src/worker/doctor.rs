@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use super::{check_listed, load_network};
 use crate::broker::embedded;
-use crate::config::{BrokerKind, Fault, Loaded, Settings, SignerKind, StoreKind};
+use crate::config::{BrokerKind, Fault, Loaded, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::network::NetworkView;
 use crate::domain::{PublicKey, Timestamp};
 use crate::hsm::file_key;
 use crate::hsm::pkcs11::{self, TokenKey};
 use crate::network::{Expiry, Node, network_expiries, pem_expiry};
 use crate::ports::finding::{Finding, Severity};
-use crate::ports::{Clock, NetworkMap, Signer};
+use crate::ports::{Clock, Signer};
 use crate::sql;
 
 /// Certificates should be renewed before so many days are left: issuing one takes people, and a change of the service's takes the
@@ -61,12 +61,22 @@ fn examine_store(settings: &Settings) -> (Vec<Finding>, bool) {
 
 /// The broker's findings. `running` tells whether a worker is known to run here.
 fn examine_broker(settings: &Settings, view: Option<&NetworkView>, running: bool) -> Vec<Finding> {
+    // Whatever takes requests of nodes, the worker answers them itself.
+    let answers = settings.broker.senders == Senders::Peers;
+    let mut findings: Vec<_> = answers.then(|| super::broker::examine_identity(settings)).into_iter().collect();
+    findings.extend(examine_requests(settings, view, running));
+    findings
+}
+
+/// Where requests come from.
+fn examine_requests(settings: &Settings, view: Option<&NetworkView>, running: bool) -> Vec<Finding> {
     match settings.broker.kind {
         BrokerKind::Embedded => {
             let mut findings = embedded::examine(settings.broker.listen, running);
             findings.extend(view.map(|view| callers(settings, view)));
             findings
         }
+        BrokerKind::P2p => super::broker::examine_p2p(settings, running),
         BrokerKind::RabbitMq | BrokerKind::Artemis if settings.broker.management_user.is_empty() => {
             // An administrator's password need not lie on a worker's machine.
             let advice = "run `notary broker check` where broker.management_user is set";
@@ -136,8 +146,10 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
     let of_shared_brokers = ["hosts", "vhost", "user", "password", "tls_ca", "tls_certificate", "tls_key", "callers"];
     let of_postgres = ["url", "password", "tls_ca", "tls_certificate", "tls_key"];
     let of_tokens = ["module", "tokens", "pin", "key_id", "profile"];
-    let sections: [(&str, bool, &[&str]); 6] = [
-        ("broker", broker != BrokerKind::Embedded, &of_shared_brokers),
+    let of_nodes = ["listen", "addresses", "tls_certificate", "tls_key", "tls_passphrase", "answer_hold_ms"];
+    let sections: [(&str, bool, &[&str]); 7] = [
+        ("p2p", broker == BrokerKind::P2p, &of_nodes),
+        ("broker", broker.is_shared(), &of_shared_brokers),
         ("broker", broker == BrokerKind::Embedded, &["listen", "users", "reply_hold_ms"]),
         ("store", store == StoreKind::Postgres, &of_postgres),
         ("store", store == StoreKind::Embedded, &["path", "cache_bytes_max"]),
@@ -148,7 +160,10 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
     let keys = idle.flat_map(|(section, _, keys)| keys.iter().map(move |key| format!("{section}.{key}")));
     let set = keys.filter(|key| loaded.origin(key) != "default");
     set.map(|key| {
-        let section = key.split('.').next().unwrap_or_default();
+        let section = match key.split('.').next().unwrap_or_default() {
+            "p2p" => "broker",
+            section => section,
+        };
         let advice = format!("remove it, or choose another {section}.kind");
         Finding::warning(&key, format!("is set by {}, and not used", loaded.origin(&key)), advice)
     })
@@ -176,18 +191,18 @@ struct Known {
 
 /// The network material verifies, lists the service, and lasts.
 fn network(settings: &Settings, service_key: Option<&PublicKey>, now: Timestamp) -> (Vec<Finding>, Option<Known>) {
-    let map = match load_network(settings) {
+    let library = match load_network(settings) {
         Ok(map) => map,
         Err(error) => {
             let advice = "correct network.dir, or fetch the material again from the network's operator";
             return (vec![Finding::fault("network: material", error, advice)], None);
         }
     };
-    let view = map.view();
+    let view = Arc::clone(library.view());
     let (parties, parameters) = (view.parties.len(), view.parameters.by_hash.len());
     let found = format!("{parties} parties and {parameters} network parameters verify up to the root");
     let mut findings = vec![Finding::good("network: material", found)];
-    findings.extend(map.problems().iter().map(|problem| {
+    findings.extend(library.problems().iter().map(|problem| {
         let advice = "fetch the file again, or remove it: its node cannot use this notary";
         Finding::warning("network: material", format!("{} is left out: {}", problem.file, problem.error), advice)
     }));
@@ -195,7 +210,7 @@ fn network(settings: &Settings, service_key: Option<&PublicKey>, now: Timestamp)
     findings.extend(expiry("network: certificates", network_expiries(&settings.network.dir).into_iter().next(), now));
     let is_service = |key: &PublicKey| Some(key) == service_key;
     let shares = |node: &&Node| node.identities.iter().any(|identity| is_service(&identity.party.owning_key));
-    let workers = map.nodes().iter().filter(shares).count();
+    let workers = library.nodes().iter().filter(shares).count();
     (findings, Some(Known { view, workers }))
 }
 
@@ -233,8 +248,12 @@ fn is_same_name(a: &str, b: &str) -> bool {
 fn tls(settings: &Settings, now: Timestamp) -> Vec<Finding> {
     let (broker, store) = (&settings.broker, &settings.store);
     let mut findings = Vec::new();
+    if broker.kind == BrokerKind::P2p {
+        findings.extend(expiry("p2p: TLS", pem_expiry(&settings.p2p.tls_certificate).ok(), now));
+        findings.push(secrets::private("p2p.tls_key", &settings.p2p.tls_key));
+    }
     for (used, part, authorities, certificate, key) in [
-        (broker.kind != BrokerKind::Embedded, "broker", &broker.tls_ca, &broker.tls_certificate, &broker.tls_key),
+        (broker.kind.is_shared(), "broker", &broker.tls_ca, &broker.tls_certificate, &broker.tls_key),
         (store.kind != StoreKind::Embedded, "store", &store.tls_ca, &store.tls_certificate, &store.tls_key),
     ] {
         let subject = format!("{part}: TLS");
@@ -291,7 +310,7 @@ fn faults_survived(settings: &Settings, workers: usize) -> Finding {
         }
     };
     let brokers = match settings.broker.kind {
-        BrokerKind::Embedded => String::new(),
+        BrokerKind::Embedded | BrokerKind::P2p => String::new(),
         BrokerKind::RabbitMq => {
             let hosts = count(&settings.broker.hosts);
             format!("; brokers: {} of the {hosts} named, with quorum queues", hosts.saturating_sub(1) / 2)

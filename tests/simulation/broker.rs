@@ -8,7 +8,7 @@ use notary_worker::stages::flow;
 use crate::clients::{Kind, encode};
 use crate::history::{Event, Settled};
 use crate::scenario::party_name;
-use crate::worker::Task;
+use crate::worker::{ETA_MESSAGE_THRESHOLD, Task};
 use crate::world::{Happening, World};
 
 /// A copy of a message: duplicates are copies of their own.
@@ -71,13 +71,15 @@ impl World {
         let delivery = Delivery {
             id,
             caller: party_name(client),
-            platform_version: None,
+            platform_version: Some(12),
             dedup_id: None,
             sent_at: None,
             prior_deliveries: 0,
             body: encode(kind, exchange, tx),
         };
-        self.step_later(worker, Task::Flow(flow::Event::Delivered(delivery)));
+        // Some are told to wait first; estimates are not the simulation's concern.
+        let wait = self.rng.chance(200).then(|| ETA_MESSAGE_THRESHOLD * 2);
+        self.step_later(worker, Task::Flow(flow::Event::Delivered(delivery, wait)));
     }
 
     /// A slot is free: one of the copies that wait longest, not always the first, gets another chance.

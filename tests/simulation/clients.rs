@@ -71,6 +71,7 @@ pub(crate) fn inspect(body: &[u8], transactions: &[Transaction], not_now: bool) 
 #[derive(Clone)]
 pub(crate) enum Part {
     Confirm,
+    Wait,
     Data(TxId, TransactionSignature),
     End,
     Error(Option<TxId>, NotaryError),
@@ -80,6 +81,7 @@ pub(crate) enum Part {
 pub(crate) fn parts(answer: &Answer) -> (u64, Vec<Part>) {
     let (session, rest) = match answer {
         Answer::Confirmed { session } => (session, vec![]),
+        Answer::Wait { session, .. } => (session, vec![Part::Wait]),
         Answer::Notarised { session, tx_id, signature } => {
             (session, vec![Part::Data(*tx_id, signature.clone()), Part::End])
         }
@@ -221,10 +223,11 @@ impl World {
                 let answer = told(*tx, error);
                 self.record(Event::Answer { exchange, answer });
             }
-            Part::Confirm | Part::End => {}
+            Part::Confirm | Part::Wait | Part::End => {}
         }
         let inbox = &mut self.clients.exchanges[exchange as usize];
         match part {
+            Part::Wait => {}
             Part::Confirm => inbox.confirmed = true,
             Part::Data(..) => inbox.data = true,
             Part::End => inbox.end = true,

@@ -400,7 +400,7 @@ fn detail(task: &Task, scenario: &Scenario) -> String {
 /// What a task is, and the number that tells it from others of its kind.
 fn describe(task: &Task) -> (&'static str, u64) {
     match task {
-        Task::Flow(flow::Event::Delivered(delivery)) => ("flow: delivered", delivery.id.0),
+        Task::Flow(flow::Event::Delivered(delivery, _)) => ("flow: delivered", delivery.id.0),
         Task::Flow(flow::Event::Inspected(id, inspection)) => match inspection {
             Inspection::Request { .. } => ("flow: request", id.0),
             Inspection::Answer(_) => ("flow: answer", id.0),

@@ -1,6 +1,7 @@
 //! A model worker: the three real machines, and around them what the actors do: slots, tickets, and one task after another.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use notary_worker::domain::{CheckedRequest, CommittedTx, Timestamp, TxId};
 use notary_worker::ports::request_queue::{Delivery, DeliveryId, Settlement};
@@ -12,6 +13,9 @@ use notary_worker::stages::uniqueness::{self, Uniqueness};
 
 use crate::clients::Part;
 use crate::scenario::{Scenario, WALL_START_MS};
+
+/// What is told to wait longer hears of it before it joins the queue for the store.
+pub(crate) const ETA_MESSAGE_THRESHOLD: Duration = Duration::from_secs(30);
 
 /// One step of a worker: what it does without being interrupted. It can die before and after each.
 pub(crate) enum Task {
@@ -96,7 +100,7 @@ impl Worker {
 impl Process {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
-            flow: Flow::default(),
+            flow: Flow::new(ETA_MESSAGE_THRESHOLD),
             uniqueness: Uniqueness::new(scenario.uniqueness),
             signing: Signing::new(scenario.signing),
             deliveries: BTreeSet::new(),

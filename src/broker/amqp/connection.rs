@@ -167,7 +167,8 @@ pub(crate) struct Connection {
     step_max: Duration,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// What a connection can run over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Connection {
@@ -193,8 +194,15 @@ impl Connection {
         Self::over(stream, options, runtime).await
     }
 
-    /// The same over a stream that is connected already.
-    async fn over(mut stream: Box<dyn Stream>, options: &ConnectOptions, runtime: &Handle) -> Result<Self, AmqpError> {
+    /// The same over a stream that is connected, and secured, already.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn over(
+        mut stream: Box<dyn Stream>,
+        options: &ConnectOptions,
+        runtime: &Handle,
+    ) -> Result<Self, AmqpError> {
         let step = |name| move |_| AmqpError::TimedOut(name);
         let login = authenticate(&mut stream, &options.login);
         timeout(options.step_max, login).await.map_err(step("authentication"))??;

@@ -520,7 +520,7 @@ pub(crate) enum Sasl<'a> {
     Outcome { code: u8 },
 }
 
-/// User and password. The only mechanism that we offer.
+/// User and password.
 pub(crate) const PLAIN: &str = "PLAIN";
 /// The certificate of the transport names the user.
 pub(crate) const EXTERNAL: &str = "EXTERNAL";
@@ -528,6 +528,13 @@ pub(crate) const EXTERNAL: &str = "EXTERNAL";
 pub(crate) const ANONYMOUS: &str = "ANONYMOUS";
 /// The outcome of a failed authentication.
 pub(crate) const SASL_AUTH_FAILED: u8 = 1;
+
+/// An array of short symbols, as encoded (specification 1.6.24): size, count, the constructor `sym8`, each with its length.
+fn symbols(texts: &[&str]) -> Vec<u8> {
+    let elements: Vec<u8> = texts.iter().flat_map(|text| [&[text.len() as u8], text.as_bytes()].concat()).collect();
+    // Names of mechanisms have at most 20 bytes (RFC 4422), and there are three of them.
+    [&[0xe0, elements.len() as u8 + 2, texts.len() as u8, 0xa3][..], &elements].concat()
+}
 
 impl<'a> Sasl<'a> {
     /// Reads the body of a SASL frame.
@@ -563,9 +570,11 @@ impl<'a> Sasl<'a> {
         frame::write(out, FrameType::Sasl, 0, |out| {
             let mut w = Writer::new(out);
             match self {
-                Self::Mechanisms { .. } => w.composite(SASL_MECHANISMS, |w| {
-                    // An array of one symbol.
-                    w.encoded(Some(b"\xe0\x08\x01\xa3\x05PLAIN"));
+                Self::Mechanisms { plain, external, anonymous } => w.composite(SASL_MECHANISMS, |w| {
+                    let offered = [(PLAIN, plain), (EXTERNAL, external), (ANONYMOUS, anonymous)];
+                    let offered: Vec<_> =
+                        offered.iter().filter(|(_, offered)| **offered).map(|(name, _)| *name).collect();
+                    w.encoded(Some(&symbols(&offered)));
                 }),
                 Self::Init { mechanism, response } => w.composite(SASL_INIT, |w| {
                     w.symbol(mechanism).optional(*response, |w, response| {

@@ -1,4 +1,4 @@
-//! One task a connection: handshake, then bytes between socket and [`Conversation`], with deadlines on silence in either
+//! One task a connection: handshakes, then bytes between socket and [`Conversation`], with deadlines on silence in either
 //! direction. Generic over the stream, so that TLS slips in below.
 
 use std::fmt;
@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
 use super::super::amqp::performative::{self, ErrorInfo};
-use super::Shared;
 use super::conversation::Conversation;
-use super::handshake::{self, HandshakeError, Opened};
+use super::handshake::{self, HandshakeError, Opened, Proof};
 use super::hub::Command;
 use super::refusal::{Fault, Refusal};
+use super::{Caller, Entrance, Handshake, Shared};
+use crate::broker::printable;
+use crate::tls::peers::{caller_of, handshake_fault};
 
 /// How much is read at once: some requests of the usual 7 KB.
 const READ_BYTES: usize = 32 * 1024;
@@ -27,20 +30,59 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const TICK_MIN: Duration = Duration::from_millis(10);
 
 /// Serves one peer until it is gone. `place` is one of those for peers that have not said who they are.
-pub(super) async fn serve<S>(mut stream: S, peer: impl fmt::Display, shared: Arc<Shared>, place: OwnedSemaphorePermit)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let handshake = handshake::accept(&mut stream, &shared.container_id, &*shared.authenticator, &shared.limits);
-    let opened = match timeout(shared.limits.handshake_timeout, handshake).await {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(HandshakeError::Gone)) => return,
-        Ok(Err(HandshakeError::Refused(fault))) => {
-            shared.refusals.record(&peer, fault.reason, &fault.detail);
+pub(super) async fn serve(stream: TcpStream, peer: impl fmt::Display + Copy, shared: Arc<Shared>, place: Handshake) {
+    let deadline = Instant::now() + shared.limits.handshake_timeout;
+    let settings = match &shared.entrance {
+        Entrance::Secrets(authenticator) => {
+            let authenticator = Arc::clone(authenticator);
+            return converse_as(stream, peer, Proof::Secret(&*authenticator), deadline, shared, place).await;
+        }
+        Entrance::Certificates { tls, .. } => Arc::clone(tls),
+    };
+    let stream = match timeout_at(deadline, TlsAcceptor::from(settings).accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        // Whoever only looks whether somebody listens, or goes away, is not worth a line.
+        Ok(Err(error)) if error.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>()) => return,
+        Ok(Err(error)) => {
+            let why = printable(&handshake_fault(&error), super::refusal::LOGGED_CHARS_MAX);
+            shared.refusals.record(&peer, Refusal::Tls, &why);
             return;
         }
         Err(_) => {
-            shared.refusals.record(&peer, Refusal::HandshakeTimeout, "");
+            shared.refusals.record(&peer, Refusal::HandshakeTimeout, "TLS");
+            return;
+        }
+    };
+    // The verifier has demanded a certificate with a legal name.
+    let Some(name) = stream.get_ref().1.peer_certificates().and_then(caller_of) else { return };
+    let caller = Caller { name, reply_address: String::new() };
+    converse_as(stream, peer, Proof::Certificate(&caller), deadline, shared, place).await;
+}
+
+async fn converse_as<S>(
+    mut stream: S,
+    peer: impl fmt::Display,
+    proof: Proof<'_>,
+    deadline: Instant,
+    shared: Arc<Shared>,
+    place: Handshake,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let who = || match proof {
+        Proof::Certificate(caller) => format!("{peer} ({})", caller.name),
+        Proof::Secret(_) => peer.to_string(),
+    };
+    let handshake = handshake::accept(&mut stream, &shared.container_id, proof, &shared.limits);
+    let opened = match timeout_at(deadline, handshake).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(HandshakeError::Gone)) => return,
+        Ok(Err(HandshakeError::Refused(fault))) => {
+            shared.refusals.record(&who(), fault.reason, &fault.detail);
+            return;
+        }
+        Err(_) => {
+            shared.refusals.record(&who(), Refusal::HandshakeTimeout, "");
             return;
         }
     };
@@ -50,12 +92,16 @@ where
     let (id, commands) = match shared.hub.register(&caller) {
         Ok(registered) => registered,
         Err(reason) => {
-            shared.refusals.record(&peer, reason, "");
+            shared.refusals.record(&who(), reason, "");
             let mut farewell = Vec::new();
             let error = ErrorInfo { condition: reason.condition(), description: Some(reason.name()) };
             performative::write_close(&mut farewell, Some(&error));
             // Best effort: the peer is refused whether it hears of it or not.
-            let _ = timeout(FAREWELL, stream.write_all(&farewell)).await;
+            let _ = timeout(FAREWELL, async {
+                stream.write_all(&farewell).await?;
+                stream.shutdown().await
+            })
+            .await;
             return;
         }
     };
@@ -87,6 +133,8 @@ where
     let mut tick = interval((promised / 4).max(TICK_MIN));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut last_read, mut last_written) = (Instant::now(), Instant::now());
+    // TLS keeps what it could not write at once.
+    let mut unflushed = false;
 
     let verdict = loop {
         if let Err(fault) = conversation.on_input(&mut input) {
@@ -109,20 +157,25 @@ where
                 }
                 None => conversation.close(None),
             },
-            written = writer.write(conversation.pending()), if !conversation.pending().is_empty() => match written {
-                Ok(count) if count > 0 => {
-                    conversation.on_written(count);
-                    last_written = Instant::now();
+            written = write_some(&mut writer, conversation.pending()), if unflushed || !conversation.pending().is_empty() => {
+                match written {
+                    Ok(0) if conversation.pending().is_empty() => unflushed = false,
+                    Ok(count) if count > 0 => {
+                        conversation.on_written(count);
+                        unflushed = true;
+                    }
+                    _ => return Ok(()),
                 }
-                _ => return Ok(()),
-            },
+                last_written = Instant::now();
+            }
             read = read_some(&mut reader, &mut input), if !congested => match read {
                 Ok(count) if count > 0 => last_read = Instant::now(),
                 _ => return Ok(()),
             },
             _ = tick.tick() => {
                 let now = Instant::now();
-                if !conversation.pending().is_empty() {
+                conversation.review();
+                if unflushed || !conversation.pending().is_empty() {
                     if now.duration_since(last_written) >= idle_timeout {
                         break Err(Fault::new(Refusal::Stalled, "the peer does not read"));
                     }
@@ -154,6 +207,14 @@ where
     // Best effort: it is over either way.
     let _: Result<std::io::Result<()>, _> = timeout(FAREWELL, farewell).await;
     verdict
+}
+
+/// Writes some of `pending`, or, if that is empty, sees what was written through.
+async fn write_some(writer: &mut (impl AsyncWrite + Unpin), pending: &[u8]) -> std::io::Result<usize> {
+    match pending {
+        [] => writer.flush().await.map(|()| 0),
+        pending => writer.write(pending).await,
+    }
 }
 
 /// Reads what is there, with room for a good deal of it; gives back what a large frame took.

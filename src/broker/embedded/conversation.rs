@@ -19,13 +19,13 @@ use super::super::amqp::performative::{
 use super::super::amqp::transfer::{OutgoingSession, Unsettled};
 use super::super::amqp::{SESSION_WINDOW, condition};
 use super::super::printable;
-use super::Shared;
 use super::credentials::Caller;
 use super::handshake::{Opened, frame_fault};
 use super::hub::{Command, ConnectionId, LinkId, Offer, Offered};
 use super::refusal::{Fault, LOGGED_CHARS_MAX, Refusal};
 use super::replies::{Groups, Outlet, ReplyLink, SentReply};
 use super::requests::{Arrived, RequestLink};
+use super::{Entrance, Shared};
 use crate::domain::Timestamp;
 use crate::ports::request_queue::Settlement;
 
@@ -50,6 +50,8 @@ pub(super) struct Conversation {
     output: Output,
     /// Who waits for what to be written, by the position after it.
     written: VecDeque<(u64, oneshot::Sender<()>)>,
+    /// What the peer may have open on a link.
+    allowance: u32,
     draining: bool,
     closed: bool,
 }
@@ -79,8 +81,13 @@ impl Conversation {
         peer: &dyn fmt::Display,
     ) -> Self {
         let name = printable(&caller.name.to_string(), LOGGED_CHARS_MAX);
+        let allowance = shared.allowance(&caller);
+        if allowance == 0 {
+            tracing::warn!(%peer, %name, "connected, but nothing is taken from it: it is not in the network map");
+        }
         Self {
             shared,
+            allowance,
             id,
             peer: format!("{peer} ({name})"),
             caller,
@@ -125,6 +132,28 @@ impl Conversation {
                 let _ = done.send(());
             }
         }
+    }
+
+    /// Looks again how much the peer may have open, and gives back what was postponed.
+    pub(super) fn review(&mut self) {
+        let allowance = self.shared.allowance(&self.caller);
+        if (allowance == 0) != (self.allowance == 0) {
+            let now = if allowance == 0 { "nothing more is taken from it" } else { "its requests are taken" };
+            tracing::info!(peer = self.peer, now, "the network map has changed");
+        }
+        self.allowance = allowance;
+        let mut postponed = Vec::new();
+        for (channel, session) in &mut self.sessions {
+            for link in session.links.values_mut() {
+                if let Link::Requests(link) = link {
+                    postponed.extend(link.postponed().map(|number| (*channel, number)));
+                }
+            }
+        }
+        for (channel, number) in postponed {
+            self.dispose(channel, number, DeliveryState::Released);
+        }
+        self.pump();
     }
 
     /// Says that we are here.
@@ -295,7 +324,11 @@ impl Conversation {
     /// The peer would receive replies.
     fn attach_replies(&mut self, channel: u16, attach: &Attach<'_>) -> Link {
         let source = attach.source.clone().unwrap_or_default();
-        let own = source.dynamic || source.address == Some(&self.caller.reply_address);
+        let own = match self.shared.entrance {
+            Entrance::Secrets(_) => source.dynamic || source.address == Some(&self.caller.reply_address),
+            // Nodes are answered on connections of our own, and may only send here.
+            Entrance::Certificates { .. } => false,
+        };
         let attached = own.then(|| self.shared.hub.attach_reply_link(self.id, &self.caller, source.dynamic));
         let answer = Attach {
             name: attach.name,
@@ -405,11 +438,19 @@ impl Conversation {
             Err(fault) => {
                 self.shared.refusals.record(&self.peer, fault.reason, &fault.detail);
                 let error = ErrorInfo { condition: fault.reason.condition(), description: Some(&fault.detail) };
-                let state = match fault.reason {
-                    Refusal::OverBudget => DeliveryState::Released,
-                    _ => DeliveryState::Rejected(Some(error)),
-                };
-                self.dispose(channel, number, state);
+                match (&shared.entrance, fault.reason) {
+                    (Entrance::Secrets(_), Refusal::OverBudget) => {
+                        self.dispose(channel, number, DeliveryState::Released);
+                    }
+                    (Entrance::Secrets(_), _) => self.dispose(channel, number, DeliveryState::Rejected(Some(error))),
+                    // A node's bridge sends again at once what is given back, and for ever what is rejected.
+                    (Entrance::Certificates { .. }, Refusal::OverBudget) => {
+                        if let Some(Link::Requests(link)) = self.session(channel)?.links.get_mut(&transfer.handle) {
+                            link.postpone(number);
+                        }
+                    }
+                    (Entrance::Certificates { .. }, _) => self.dispose(channel, number, DeliveryState::Accepted),
+                }
             }
         }
         Ok(())
@@ -422,7 +463,7 @@ impl Conversation {
             return Err(Fault::new(Refusal::OverBudget, "no memory for more requests now"));
         };
         let read = Message::decode(&bytes).map_err(|error| Fault::new(Refusal::UndecodableMessage, error)).and_then(
-            |message| match hub.reply_address(&self.caller, message.reply_to) {
+            |message| match hub.reply_address(&self.caller, message.reply_to.filter(|_| !self.shared.is_for_nodes())) {
                 Some(address) => Ok((message, address)),
                 None => {
                     let wanted = message.reply_to.unwrap_or_default();
@@ -501,6 +542,12 @@ impl Conversation {
                 match &settlement {
                     Settlement::Accept => self.dispose(channel, number, DeliveryState::Accepted),
                     Settlement::Release => self.dispose(channel, number, DeliveryState::Released),
+                    // As a node does (PROTOCOL c.2): its bridge would send it again for ever.
+                    Settlement::Reject { reason } if self.shared.is_for_nodes() => {
+                        let reason = printable(reason, LOGGED_CHARS_MAX);
+                        self.shared.refusals.record(&self.peer, Refusal::UnreadableRequest, &reason);
+                        self.dispose(channel, number, DeliveryState::Accepted);
+                    }
                     Settlement::Reject { reason } => {
                         let reason = printable(reason, LOGGED_CHARS_MAX);
                         let error = ErrorInfo { condition: REJECTED_BY_WORKER, description: Some(&reason) };
@@ -527,6 +574,8 @@ impl Conversation {
                     }
                 }
             }
+            Command::Leave if self.draining => self.close(None),
+            Command::Leave => {}
             Command::Close => self.close(None),
         }
     }
@@ -542,12 +591,13 @@ impl Conversation {
             return;
         }
         let limits = &self.shared.limits;
+        let allowance = if self.draining { 0 } else { self.allowance };
         for session in self.sessions.values_mut() {
             // Taken out for the loop, so that links can be told of their session.
             let mut links = std::mem::take(&mut session.links);
             for (handle, link) in &mut links {
                 let due = match link {
-                    Link::Requests(link) => link.credit_due(limits, self.draining),
+                    Link::Requests(link) => link.credit_due(allowance),
                     Link::Replies(link) => {
                         let mut outlet = Outlet {
                             session: &mut session.outgoing,
@@ -567,6 +617,16 @@ impl Conversation {
             }
             session.links = links;
         }
+        // A bridge keeps for this worker what it was given credit for or not: others get it once the connection is gone.
+        if self.draining && self.shared.is_for_nodes() && self.is_idle() {
+            self.close(None);
+        }
+    }
+
+    /// Whether the peer waits for the end of any delivery.
+    fn is_idle(&self) -> bool {
+        let mut links = self.sessions.values().flat_map(|session| session.links.values());
+        links.all(|link| !matches!(link, Link::Requests(link) if !link.is_idle()))
     }
 }
 

@@ -57,6 +57,33 @@ pub fn examine(address: SocketAddr, running: bool) -> Vec<Finding> {
     vec![finding]
 }
 
+/// The same for the entrance of nodes, which speaks to nobody without a certificate.
+pub fn examine_for_nodes(address: SocketAddr, running: bool) -> Vec<Finding> {
+    let subject = "p2p: endpoint";
+    let finding = match (TcpListener::bind(address).map(drop), running) {
+        _ if address.port() == 0 => {
+            let advice = "name a port in p2p.listen: nodes could not know this one";
+            Finding::warning(subject, "takes any free port", advice)
+        }
+        (Ok(()), false) => Finding::good(subject, format!("{address} is free for the worker")),
+        (Ok(()), true) => {
+            let advice = "was p2p.listen changed since it started? restart the worker, or look at its log";
+            Finding::fault(subject, format!("a worker runs on the store, but nobody listens at {address}"), advice)
+        }
+        (Err(error), true) if error.kind() == ErrorKind::AddrInUse => {
+            Finding::good(subject, format!("{address} is in use, as it is while the worker runs"))
+        }
+        (Err(error), false) if error.kind() == ErrorKind::AddrInUse => {
+            let advice = "is it this worker? else stop it, or name another port in p2p.listen";
+            Finding::warning(subject, format!("{address} is in use"), advice)
+        }
+        (Err(error), _) => {
+            Finding::fault(subject, format!("{address} cannot be had: {error}"), "name another address in p2p.listen")
+        }
+    };
+    vec![finding]
+}
+
 /// Whether an AMQP 1.0 endpoint answers.
 fn greet(address: SocketAddr) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;

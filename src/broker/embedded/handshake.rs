@@ -1,4 +1,5 @@
-//! From the first byte to `open`: SASL PLAIN, and nothing without it.
+//! From the first byte to `open`: SASL, and nothing without it. Without TLS it proves who the peer is; over TLS the certificate
+//! has proved it, and SASL is a formality, as between nodes.
 //!
 //! Runs under one deadline for all of it. Whatever goes wrong ends in one [`Fault`]; the peer gets what the protocol has for
 //! it, and the connection ends.
@@ -62,14 +63,23 @@ fn refused(reason: Refusal, detail: impl std::fmt::Display) -> HandshakeError {
     HandshakeError::Refused(Fault::new(reason, detail))
 }
 
+/// How it is found out who a peer is.
+#[derive(Clone, Copy)]
+pub(super) enum Proof<'a> {
+    /// By user and password.
+    Secret(&'a dyn Authenticator),
+    /// It is known, by the certificate that was verified.
+    Certificate(&'a Caller),
+}
+
 /// Admits a peer up to and including `open`.
 pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     container_id: &str,
-    authenticator: &dyn Authenticator,
+    proof: Proof<'_>,
     limits: &Limits,
 ) -> Result<Opened, HandshakeError> {
-    let caller = authenticate(stream, authenticator, limits).await?;
+    let caller = authenticate(stream, proof, limits).await?;
 
     let header = read_header(stream).await?;
     // At once: some peers wait for it before they open.
@@ -106,7 +116,7 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 /// The SASL layer.
 async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    authenticator: &dyn Authenticator,
+    proof: Proof<'_>,
     limits: &Limits,
 ) -> Result<Caller, HandshakeError> {
     let header = read_header(stream).await?;
@@ -119,19 +129,27 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
             _ => refused(Refusal::Malformed, format_args!("no AMQP 1.0 header: {}", String::from_utf8_lossy(&header))),
         });
     }
-    Sasl::Mechanisms { plain: true, external: false, anonymous: false }.write(&mut answer);
+    let certified = matches!(proof, Proof::Certificate(_));
+    Sasl::Mechanisms { plain: true, external: certified, anonymous: certified }.write(&mut answer);
     stream.write_all(&answer).await?;
 
     let body = Zeroizing::new(read_frame(stream, FrameType::Sasl, limits.sasl_frame_bytes_max).await?);
-    let verdict = match Sasl::decode(&body) {
-        Ok(Sasl::Init { mechanism: performative::PLAIN, response: Some(response) }) => {
+    let verdict = match (Sasl::decode(&body), proof) {
+        // Nodes say `SystemUsers/Peer` for both user and password, each of them; whatever is said proves nothing.
+        (
+            Ok(Sasl::Init {
+                mechanism: performative::PLAIN | performative::ANONYMOUS | performative::EXTERNAL, ..
+            }),
+            Proof::Certificate(caller),
+        ) => Ok(caller.clone()),
+        (Ok(Sasl::Init { mechanism: performative::PLAIN, response: Some(response) }), Proof::Secret(authenticator)) => {
             check_plain(response, authenticator)
         }
-        Ok(Sasl::Init { mechanism, .. }) => {
+        (Ok(Sasl::Init { mechanism, .. }), _) => {
             Err(Fault::new(Refusal::NotAuthenticated, format_args!("mechanism {mechanism} without PLAIN's response")))
         }
-        Ok(_) => Err(Fault::new(Refusal::NotAllowed, "no SASL init")),
-        Err(error) => Err(Fault::new(Refusal::Malformed, error)),
+        (Ok(_), _) => Err(Fault::new(Refusal::NotAllowed, "no SASL init")),
+        (Err(error), _) => Err(Fault::new(Refusal::Malformed, error)),
     };
     let code = if verdict.is_ok() { 0 } else { SASL_AUTH_FAILED };
     let mut answer = Vec::new();

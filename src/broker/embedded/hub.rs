@@ -16,6 +16,7 @@ use super::limits::Limits;
 use super::lock;
 use super::refusal::Refusal;
 use crate::domain::Timestamp;
+use crate::observe::metrics;
 use crate::ports::request_queue::{Delivery, DeliveryId, QueueError, Settlement};
 
 /// One connection, unique within the process.
@@ -41,6 +42,8 @@ pub(super) enum Command {
     Abandon(GroupId),
     /// Take no more requests.
     Drain,
+    /// Say goodbye, if it was told to take no more requests.
+    Leave,
     /// Say goodbye.
     Close,
 }
@@ -70,7 +73,7 @@ pub(super) struct Offer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Offered {
     Taken(DeliveryId),
-    /// The endpoint drains.
+    /// The endpoint drains, or rests.
     Refused,
 }
 
@@ -109,6 +112,8 @@ pub(super) struct Hub {
 #[derive(Default, Debug)]
 struct State {
     draining: bool,
+    /// Nobody is served for now.
+    resting: bool,
     ready: FairQueue<Arc<Caller>, LinkId, Delivery>,
     held: HashMap<DeliveryId, Held>,
     connections: HashMap<ConnectionId, mpsc::UnboundedSender<Command>>,
@@ -224,7 +229,7 @@ impl Hub {
         caller: &Arc<Caller>,
     ) -> Result<(ConnectionId, mpsc::UnboundedReceiver<Command>), Refusal> {
         let mut state = lock(&self.state);
-        if state.draining || state.connections.len() >= self.limits.connections_max {
+        if state.draining || state.resting || state.connections.len() >= self.limits.connections_max {
             return Err(Refusal::TooManyConnections);
         }
         if state.accounts.get(caller).is_some_and(|a| a.connections >= self.limits.connections_per_caller_max) {
@@ -235,12 +240,14 @@ impl Hub {
         // Unbounded, yet bounded: by the deliveries undisposed and the replies under way, which are limited.
         let (sender, receiver) = mpsc::unbounded_channel();
         state.connections.insert(id, sender);
+        metrics::endpoint_connections(state.connections.len());
         Ok((id, receiver))
     }
 
     pub(super) fn unregister(&self, id: ConnectionId, caller: &Arc<Caller>) {
         let mut state = lock(&self.state);
         state.connections.remove(&id);
+        metrics::endpoint_connections(state.connections.len());
         state.charge(caller, |account| account.connections -= 1);
     }
 
@@ -289,7 +296,7 @@ impl Hub {
     /// Queues a request for the worker. Refused ones give their bytes back.
     pub(super) fn offer(&self, offer: Offer) -> Offered {
         let mut state = lock(&self.state);
-        if state.draining {
+        if state.draining || state.resting {
             state.free(&offer.caller, offer.bytes);
             return Offered::Refused;
         }
@@ -509,8 +516,29 @@ impl Hub {
 
     /// Closes the queue: requests that wait go back to their senders, no more are taken.
     pub(super) fn drain(&self) {
+        lock(&self.state).draining = true;
+        self.give_back();
+        self.ready.notify_waiters();
+    }
+
+    /// The same for a while.
+    pub(super) fn rest(&self) {
+        lock(&self.state).resting = true;
+        self.give_back();
+    }
+
+    /// Serves again.
+    pub(super) fn resume(&self) {
+        lock(&self.state).resting = false;
+    }
+
+    /// Whether nobody is served for now.
+    pub(super) fn is_resting(&self) -> bool {
+        lock(&self.state).resting
+    }
+
+    fn give_back(&self) {
         let mut state = lock(&self.state);
-        state.draining = true;
         while let Some(delivery) = state.ready.pop() {
             if let Some(held) = state.release_held(delivery.id) {
                 let settlement = Settlement::Release;
@@ -523,7 +551,14 @@ impl Hub {
         for connection in state.connections.values() {
             let _ = connection.send(Command::Drain);
         }
-        self.ready.notify_waiters();
+    }
+
+    /// Tells all connections to close that were told to take no more requests.
+    pub(super) fn leave(&self) {
+        for connection in lock(&self.state).connections.values() {
+            // One that ended meanwhile needs no telling.
+            let _ = connection.send(Command::Leave);
+        }
     }
 
     /// Waits until the worker has settled everything it holds.

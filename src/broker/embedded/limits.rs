@@ -8,6 +8,8 @@ pub struct Limits {
     /// Connections that have not said who they are yet. Separate from [`Self::connections_max`], so that strangers cannot take
     /// the places of parties. 64 at 5 s each let a thousand parties reconnect within 80 s even if all hold out to the end.
     pub handshakes_max: usize,
+    /// The same for one address on the network, which may be that of several nodes: nobody takes all of them from one machine.
+    pub handshakes_per_address_max: usize,
     /// From TCP accept to the end of `open`: a round trip or four. 5 s forgives a lost packet or two.
     pub handshake_timeout: Duration,
     /// Authenticated connections in all. A notary serves one bridge or a few a party; each costs about 100 KB when quiet.
@@ -34,6 +36,9 @@ pub struct Limits {
     /// Requests a link may have undisposed. At 10 ms a request (one batch commit) 64 let one link carry 6 400 requests a
     /// second; Corda's own server gives 5.
     pub link_credit: u32,
+    /// How long a connection of a node may stay to see its deliveries through, when the worker rests: the time in which the stages
+    /// give up what they cannot do without a store or a key.
+    pub rest_grace: Duration,
     /// A peer silent for this long is gone. Half of it is advertised as idle time-out, which gives Corda's 5 s.
     pub idle_timeout: Duration,
     /// How long a reply waits to be safe, in all: for a listener, for credit, for acceptance. Clients of Corda try again after
@@ -56,6 +61,7 @@ impl Default for Limits {
         const MIB: usize = 1024 * 1024;
         Self {
             handshakes_max: 64,
+            handshakes_per_address_max: 64,
             handshake_timeout: Duration::from_secs(5),
             connections_max: 256,
             connections_per_caller_max: 16,
@@ -68,6 +74,7 @@ impl Default for Limits {
             request_bytes_max: 256 * MIB,
             request_bytes_per_caller_max: 64 * MIB,
             link_credit: 64,
+            rest_grace: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(10),
             reply_hold: Duration::from_secs(30),
             replies_per_caller_max: 4_096,
@@ -83,6 +90,7 @@ impl Limits {
     pub(super) fn fault(&self) -> Option<&'static str> {
         use super::super::amqp::MIN_MAX_FRAME_SIZE;
         let zero = self.handshakes_max == 0
+            || self.handshakes_per_address_max == 0
             || self.connections_max == 0
             || self.connections_per_caller_max == 0
             || self.sessions_per_connection_max == 0

@@ -5,9 +5,15 @@
 //! `requests` holds each link to its credit, `hub` hands them to the worker in turn; `replies` sends the answers back. What a
 //! peer may take is in [`Limits`], what is refused is counted as [`Refusal`].
 //!
-//! Peers attach a sender to one of the worker's addresses, and a receiver to their own inbox (or to a dynamic source, which a
-//! request then names in `reply-to`). Listens on loopback only: there is no TLS here yet, and the password would be in the
-//! clear.
+//! There are two entrances:
+//! - For clients on this machine, without TLS ([`Endpoint::listen`]): loopback only, as the password is in the clear. They attach a
+//!   sender to one of the worker's addresses, and a receiver to their own inbox (or to a dynamic source, which a request then names
+//!   in `reply-to`).
+//! - For Corda nodes, over TLS ([`Endpoint::listen_for_nodes`], PROTOCOL b): whose certificate the network's root vouches for is
+//!   who that says. They only send; answers go out on connections of our own. A node's bridge sends again at once, and with all
+//!   that it has under way, what is not accepted: so what can never be served is logged, counted and accepted, as a node does; what
+//!   may be served later is given back with a pause; and a worker that cannot serve ends its connections, as a bridge keeps what
+//!   it took for this worker until then.
 
 mod connection;
 mod conversation;
@@ -17,36 +23,41 @@ mod handshake;
 mod hub;
 mod limits;
 mod refusal;
+pub mod rehearsal;
 mod replies;
 mod requests;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 pub use self::credentials::{Authenticator, Caller, Credentials, DuplicateUser, Evidence, SecretDigest};
-pub use self::examine::examine;
+pub use self::examine::{examine, examine_for_nodes};
 pub use self::limits::Limits;
 pub use self::refusal::Refusal;
 
 use self::hub::Hub;
 use self::refusal::Refusals;
 use super::amqp::message::OutgoingMessage;
+use crate::domain::X500Name;
 use crate::ports::request_queue::{Delivery, DeliveryId, QueueError, Reply, RequestQueue, Settlement};
 use crate::ports::{BoxFuture, Probe};
+use crate::tls::TlsError;
+use crate::tls::peers::PeerTls;
 
 /// What the endpoint is to be.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where to listen; loopback only. Port 0 takes a free one.
+    /// Where to listen; loopback only without TLS. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// The worker's name as text: the container id, and the sender that replies name (`_AMQ_VALIDATED_USER`).
     pub worker_name: String,
@@ -64,6 +75,9 @@ pub enum ListenError {
     /// Other machines could connect, and there is no TLS.
     #[error("{0} is no loopback address: without TLS the endpoint listens on loopback only")]
     NotLoopback(SocketAddr),
+    /// There can be no TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The limits cannot work.
     #[error("limits: {0}")]
     Limits(&'static str),
@@ -112,11 +126,70 @@ struct Shared {
     hub: Arc<Hub>,
     limits: Arc<Limits>,
     refusals: Refusals,
-    authenticator: Arc<dyn Authenticator>,
+    entrance: Entrance,
     addresses: Vec<String>,
     container_id: String,
     platform_version: i32,
     handshakes: Arc<Semaphore>,
+    /// Handshakes by address.
+    callers: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// How many requests a node may have open on one link at the moment, given its name; 0 for none, which leaves them with it. Asked
+/// every second or two, and so quick.
+pub type Admission = Arc<dyn Fn(&X500Name) -> u32 + Send + Sync>;
+
+/// Who is let in, and as whom.
+enum Entrance {
+    /// Clients on this machine, by their secrets.
+    Secrets(Arc<dyn Authenticator>),
+    /// Nodes, by their certificates.
+    Certificates { tls: Arc<rustls::ServerConfig>, admission: Admission },
+}
+
+impl Shared {
+    fn is_for_nodes(&self) -> bool {
+        matches!(self.entrance, Entrance::Certificates { .. })
+    }
+
+    /// What a caller may have open on a link.
+    fn allowance(&self, caller: &Caller) -> u32 {
+        match &self.entrance {
+            Entrance::Secrets(_) => self.limits.link_credit,
+            Entrance::Certificates { admission, .. } => admission(&caller.name).min(self.limits.link_credit),
+        }
+    }
+
+    /// A place for somebody who has not said who it is.
+    fn handshake(self: &Arc<Self>, peer: SocketAddr) -> Option<Handshake> {
+        let place = Arc::clone(&self.handshakes).try_acquire_owned().ok()?;
+        let mut callers = lock(&self.callers);
+        let count = callers.entry(peer.ip()).or_default();
+        if *count >= self.limits.handshakes_per_address_max {
+            return None;
+        }
+        *count += 1;
+        Some(Handshake { shared: Arc::clone(self), address: peer.ip(), _place: place })
+    }
+}
+
+/// A place for somebody who has not said who it is.
+struct Handshake {
+    shared: Arc<Shared>,
+    address: IpAddr,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut callers = lock(&self.shared.callers);
+        if let Entry::Occupied(mut entry) = callers.entry(self.address) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
 }
 
 /// The listener. Dropped, it ends at once; see [`Self::shutdown`] for the polite way.
@@ -138,7 +211,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Endpoint {
-    /// Listens. All its tasks run on `runtime`, never on the caller's own.
+    /// Listens for clients on this machine. All its tasks run on `runtime`, never on the caller's own.
     ///
     /// # Errors
     /// [`ListenError`] if the address is no loopback address or cannot be had, or if the limits cannot work.
@@ -147,10 +220,28 @@ impl Endpoint {
         authenticator: Arc<dyn Authenticator>,
         runtime: &Handle,
     ) -> Result<Self, ListenError> {
-        let address = settings.listen;
-        if !address.ip().is_loopback() {
-            return Err(ListenError::NotLoopback(address));
+        match settings.listen {
+            address if !address.ip().is_loopback() => Err(ListenError::NotLoopback(address)),
+            _ => Self::start(settings, Entrance::Secrets(authenticator), runtime),
         }
+    }
+
+    /// Listens for Corda nodes. All its tasks run on `runtime`, never on the caller's own.
+    ///
+    /// # Errors
+    /// [`ListenError`] if the address cannot be had, TLS refuses, or the limits cannot work.
+    pub fn listen_for_nodes(
+        settings: Settings,
+        tls: &PeerTls,
+        admission: Admission,
+        runtime: &Handle,
+    ) -> Result<Self, ListenError> {
+        let entrance = Entrance::Certificates { tls: tls.server()?, admission };
+        Self::start(settings, entrance, runtime)
+    }
+
+    fn start(settings: Settings, entrance: Entrance, runtime: &Handle) -> Result<Self, ListenError> {
+        let address = settings.listen;
         if let Some(fault) = settings.limits.fault() {
             return Err(ListenError::Limits(fault));
         }
@@ -167,11 +258,12 @@ impl Endpoint {
         let shared = Arc::new(Shared {
             hub: Arc::new(Hub::new(Arc::clone(&limits))),
             refusals: Refusals::default(),
-            authenticator,
+            entrance,
             addresses: settings.addresses,
             container_id: settings.worker_name,
             platform_version: settings.platform_version,
             handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
+            callers: Mutex::default(),
             limits,
         });
         let (stop, stopped) = watch::channel(false);
@@ -240,6 +332,9 @@ impl RequestQueue for Endpoint {
         Box::pin(async move {
             let hub = &self.shared.hub;
             let correlation = hub.correlation(to)?;
+            if self.shared.is_for_nodes() {
+                return Err(hub::unsafe_because("nodes are answered on connections of our own"));
+            }
             if replies.is_empty() {
                 return Ok(());
             }
@@ -265,6 +360,24 @@ impl RequestQueue for Endpoint {
             let settled = self.shared.hub.settle(delivery, settlement)?;
             settled.await.map_err(|_| hub::unsafe_because("the connection was lost"))
         })
+    }
+
+    /// Clients on this machine have nowhere else to go and wait; nodes do, and are let go.
+    fn serve(&self, serving: bool) {
+        if !self.shared.is_for_nodes() {
+            return;
+        }
+        if serving {
+            self.shared.hub.resume();
+            return;
+        }
+        self.shared.hub.rest();
+        let hub = Arc::clone(&self.shared.hub);
+        let grace = self.shared.limits.rest_grace;
+        self.runtime.spawn(async move {
+            tokio::time::sleep(grace).await;
+            hub.leave();
+        });
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -312,8 +425,11 @@ async fn accept(
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
+                // Closed before a word of TLS: that way a node's bridge comes back within a minute, whereas a refused handshake
+                // would keep it away for five, and later for a day.
+                Ok(_) if shared.hub.is_resting() => {}
                 Ok((stream, peer)) => {
-                    let Ok(place) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
+                    let Some(place) = shared.handshake(peer) else {
                         shared.refusals.record(&peer, Refusal::TooManyHandshakes, "");
                         continue;
                     };

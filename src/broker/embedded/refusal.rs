@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::{amqp::condition, printable};
 use super::lock;
+use crate::observe::metrics;
 
 /// A reason to refuse something.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -20,9 +21,11 @@ pub enum Refusal {
     TooManyConnectionsOfCaller,
     /// The handshake took too long.
     HandshakeTimeout,
+    /// No TLS, or no certificate of the network.
+    Tls,
     /// Not AMQP, or broken.
     Malformed,
-    /// No SASL, or another mechanism than PLAIN.
+    /// No SASL, or a mechanism that is not offered.
     NotAuthenticated,
     /// Unknown user or wrong password.
     WrongCredentials,
@@ -46,6 +49,8 @@ pub enum Refusal {
     NotAllowed,
     /// A message that cannot be read; the delivery was rejected.
     UndecodableMessage,
+    /// A message of a node that is no session message, or that cannot be looked at; the delivery was accepted and dropped.
+    UnreadableRequest,
     /// A message whose reply address is not its sender's; the delivery was rejected.
     ForeignReplyTo,
     /// No memory for more requests now; the delivery was released.
@@ -58,11 +63,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::TooManyHandshakes,
         Self::TooManyConnections,
         Self::TooManyConnectionsOfCaller,
         Self::HandshakeTimeout,
+        Self::Tls,
         Self::Malformed,
         Self::NotAuthenticated,
         Self::WrongCredentials,
@@ -76,6 +82,7 @@ impl Refusal {
         Self::PreSettled,
         Self::NotAllowed,
         Self::UndecodableMessage,
+        Self::UnreadableRequest,
         Self::ForeignReplyTo,
         Self::OverBudget,
         Self::Idle,
@@ -89,6 +96,7 @@ impl Refusal {
             Self::TooManyConnections => "too-many-connections",
             Self::TooManyConnectionsOfCaller => "too-many-connections-of-caller",
             Self::HandshakeTimeout => "handshake-timeout",
+            Self::Tls => "tls",
             Self::Malformed => "malformed",
             Self::NotAuthenticated => "not-authenticated",
             Self::WrongCredentials => "wrong-credentials",
@@ -102,6 +110,7 @@ impl Refusal {
             Self::PreSettled => "pre-settled",
             Self::NotAllowed => "not-allowed",
             Self::UndecodableMessage => "undecodable-message",
+            Self::UnreadableRequest => "unreadable-request",
             Self::ForeignReplyTo => "foreign-reply-to",
             Self::OverBudget => "over-budget",
             Self::Idle => "idle",
@@ -121,10 +130,12 @@ impl Refusal {
             | Self::Idle
             | Self::Stalled
             | Self::OverBudget => condition::RESOURCE_LIMIT_EXCEEDED,
-            Self::Malformed | Self::UndecodableMessage => condition::DECODE_ERROR,
-            Self::NotAuthenticated | Self::WrongCredentials | Self::ForeignReplyAddress | Self::ForeignReplyTo => {
-                condition::UNAUTHORIZED_ACCESS
-            }
+            Self::Malformed | Self::UndecodableMessage | Self::UnreadableRequest => condition::DECODE_ERROR,
+            Self::Tls
+            | Self::NotAuthenticated
+            | Self::WrongCredentials
+            | Self::ForeignReplyAddress
+            | Self::ForeignReplyTo => condition::UNAUTHORIZED_ACCESS,
             Self::UnknownTarget => condition::NOT_FOUND,
             Self::FrameTooLarge => condition::FRAMING_ERROR,
             Self::MessageTooLarge => condition::MESSAGE_SIZE_EXCEEDED,
@@ -176,6 +187,7 @@ impl Refusals {
     /// Counts and logs one. `peer` and `detail` are fit for a log line.
     pub(super) fn record(&self, peer: &dyn fmt::Display, reason: Refusal, detail: &str) {
         self.counts[reason as usize].fetch_add(1, Ordering::Relaxed);
+        metrics::refused(reason.name());
         if let Some(suppressed) = self.may_log(Instant::now()) {
             tracing::warn!(%peer, reason = reason.name(), detail, suppressed, "refused");
         }

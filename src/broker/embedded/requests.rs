@@ -1,6 +1,6 @@
 //! A link on which a peer sends requests: credit, assembly of deliveries from frames, and what is not disposed of.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::amqp::performative::Transfer;
@@ -18,11 +18,15 @@ pub(super) struct RequestLink {
     caller: Arc<Caller>,
     /// Deliveries begun, as both ends count.
     delivery_count: u32,
-    /// Deliveries the peer may still begin.
+    /// Deliveries the peer may still begin: as it was told, or had been told before it was told less, which it may not know yet.
     credit: u32,
+    /// As it was told last, less what it has begun since.
+    told: u32,
     assembly: Option<Assembly>,
     /// By AMQP delivery id.
     undisposed: HashMap<u32, DeliveryId>,
+    /// Deliveries for which there was no room: given back later, as their sender would send them again at once.
+    postponed: HashSet<u32>,
     /// A flow is due though the credit is unchanged.
     flow_due: bool,
 }
@@ -56,8 +60,10 @@ impl RequestLink {
             caller: Arc::clone(caller),
             delivery_count: initial_delivery_count,
             credit: 0,
+            told: 0,
             assembly: None,
             undisposed: HashMap::new(),
+            postponed: HashSet::new(),
             flow_due: false,
         }
     }
@@ -123,13 +129,14 @@ impl RequestLink {
         let (Some(number), Some(_)) = (transfer.delivery_id, transfer.delivery_tag) else {
             return Err(Fault::new(Refusal::Malformed, "a delivery without id or tag"));
         };
-        if self.undisposed.contains_key(&number) {
+        if self.undisposed.contains_key(&number) || self.postponed.contains(&number) {
             return Err(Fault::new(Refusal::NotAllowed, "a delivery id that is in use"));
         }
         self.credit = self
             .credit
             .checked_sub(1)
             .ok_or_else(|| Fault::new(Refusal::CreditExceeded, "a delivery without credit"))?;
+        self.told = self.told.saturating_sub(1);
         self.delivery_count = self.delivery_count.wrapping_add(1);
         Ok(Assembly { number, bytes: Vec::new(), received: 0, over_budget: false })
     }
@@ -143,6 +150,21 @@ impl RequestLink {
         self.undisposed.insert(number, delivery);
     }
 
+    /// Notes that a delivery is to be given back later.
+    pub(super) fn postpone(&mut self, number: u32) {
+        self.postponed.insert(number);
+    }
+
+    /// What is to be given back now.
+    pub(super) fn postponed(&mut self) -> impl Iterator<Item = u32> + use<> {
+        std::mem::take(&mut self.postponed).into_iter()
+    }
+
+    /// Whether the peer waits for the end of any delivery.
+    pub(super) fn is_idle(&self) -> bool {
+        self.undisposed.is_empty() && self.postponed.is_empty()
+    }
+
     /// Notes that a delivery is to be disposed of; `false` if it is not held.
     pub(super) fn dispose(&mut self, number: u32) -> bool {
         self.undisposed.remove(&number).is_some()
@@ -151,6 +173,7 @@ impl RequestLink {
     /// The peer settled deliveries from `first` to `last` on its own: it keeps them no longer.
     pub(super) fn on_sender_settled(&mut self, first: u32, last: u32) {
         let span = last.wrapping_sub(first);
+        self.postponed.retain(|number| number.wrapping_sub(first) > span);
         let given_up = self.undisposed.extract_if(|number, _| number.wrapping_sub(first) <= span);
         let given_up: Vec<_> = given_up.map(|(_, delivery)| delivery).collect();
         if !given_up.is_empty() {
@@ -164,6 +187,7 @@ impl RequestLink {
             let skipped = count.wrapping_sub(self.delivery_count);
             if skipped <= self.credit {
                 self.credit -= skipped;
+                self.told = self.told.saturating_sub(skipped);
                 self.delivery_count = count;
             }
         }
@@ -171,22 +195,22 @@ impl RequestLink {
     }
 
     /// The credit to tell the peer now, with the delivery count it refers to; `None` while there is nothing worth a frame.
-    /// With deliveries undisposed, credit and all, the link never holds more than its limit; while draining it gets none.
-    pub(super) fn credit_due(&mut self, limits: &Limits, draining: bool) -> Option<(u32, u32)> {
-        if draining {
-            // What the peer sends before it hears of this is still its right: `credit` keeps counting it.
-            return std::mem::take(&mut self.flow_due).then_some((self.delivery_count, 0));
-        }
-        let held = self.undisposed.len() + usize::from(self.assembly.is_some());
-        let credit = limits.link_credit.saturating_sub(u32::try_from(held).unwrap_or(u32::MAX));
+    /// With deliveries undisposed, credit and all, the link never holds more than `limit`; 0 stops it.
+    pub(super) fn credit_due(&mut self, limit: u32) -> Option<(u32, u32)> {
+        let held = self.undisposed.len() + self.postponed.len() + usize::from(self.assembly.is_some());
+        let credit = limit.saturating_sub(u32::try_from(held).unwrap_or(u32::MAX));
         // A flow for every delivery would cost as much as the disposition; a quarter of the credit keeps the sender busy.
-        let worthwhile = credit > self.credit && (self.credit == 0 || credit - self.credit >= limits.link_credit / 4);
-        if !worthwhile && !std::mem::take(&mut self.flow_due) {
+        let more = credit > self.told && (self.told == 0 || credit - self.told >= limit / 4);
+        // Only when the limit has become lower.
+        let less = credit < self.told;
+        if !more && !less && !self.flow_due {
             return None;
         }
         self.flow_due = false;
+        self.told = credit;
+        // What the peer sends before it hears that it has less is still its right.
         self.credit = self.credit.max(credit);
-        Some((self.delivery_count, self.credit))
+        Some((self.delivery_count, credit))
     }
 
     /// Tells the peer at the next occasion that it gets no more credit.

@@ -1,6 +1,9 @@
 //! Conversations with peers that say anything at all.
 
-use std::sync::Arc;
+mod nodes;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use proptest::prelude::*;
 use tokio::sync::{Semaphore, mpsc};
@@ -14,9 +17,10 @@ use super::conversation::Conversation;
 use super::handshake::Opened;
 use super::hub::{Command, Hub, Load};
 use super::refusal::{Fault, Refusals};
-use super::{Caller, Credentials, Limits, Shared};
+use super::{Admission, Caller, Credentials, Entrance, Limits, Shared};
 use crate::domain::X500Name;
 use crate::ports::request_queue::Settlement;
+use crate::tls::peers::fixtures::Net;
 
 const SERVICE: &str = "p2p.inbound.service";
 const INBOX: &str = "p2p.inbound.mallory";
@@ -38,8 +42,24 @@ struct Talk {
     commands: mpsc::UnboundedReceiver<Command>,
 }
 
+/// The entrance of clients, or that of nodes.
+fn entrance(for_nodes: bool) -> Entrance {
+    static TLS: OnceLock<Arc<rustls::ServerConfig>> = OnceLock::new();
+    match for_nodes {
+        false => Entrance::Secrets(Arc::new(Credentials::default())),
+        true => {
+            let tls = TLS.get_or_init(|| Net::new().tls("Worker").server().expect("settings"));
+            // As if peers came to be stuck, and left the network, at any moment.
+            let asked = AtomicU32::new(0);
+            let admission: Admission =
+                Arc::new(move |_| [64, 2, 64, 64, 0][asked.fetch_add(1, Ordering::Relaxed) as usize % 5]);
+            Entrance::Certificates { tls: Arc::clone(tls), admission }
+        }
+    }
+}
+
 /// An endpoint without a socket, under limits that a few frames can reach.
-fn shared() -> Arc<Shared> {
+fn shared(for_nodes: bool) -> Arc<Shared> {
     let limits = Arc::new(Limits {
         sessions_per_connection_max: 2,
         links_per_session_max: 3,
@@ -52,11 +72,12 @@ fn shared() -> Arc<Shared> {
     Arc::new(Shared {
         hub: Arc::new(Hub::new(Arc::clone(&limits))),
         refusals: Refusals::default(),
-        authenticator: Arc::new(Credentials::default()),
+        entrance: entrance(for_nodes),
         addresses: vec![SERVICE.to_owned()],
         container_id: "worker".to_owned(),
         platform_version: 12,
         handshakes: Arc::new(Semaphore::new(1)),
+        callers: Mutex::default(),
         limits,
     })
 }
@@ -190,6 +211,8 @@ enum Step {
     Settle(Settlement),
     Reply(usize),
     Forget,
+    Review,
+    Rest(bool),
     Drain,
 }
 
@@ -215,6 +238,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         40 => prop_oneof![Just(Settlement::Accept), Just(Settlement::Release)].prop_map(Step::Settle),
         20 => (0..1_500usize).prop_map(Step::Reply),
         8 => Just(Step::Forget),
+        8 => Just(Step::Review),
+        1 => any::<bool>().prop_map(Step::Rest),
         1 => Just(Step::Drain),
     ];
     prop::collection::vec(step, 0..150)
@@ -267,8 +292,8 @@ fn spoken(step: &Step, due: &mut u32) -> Option<Vec<u8>> {
 proptest! {
     /// Goal: nothing that a peer says makes the endpoint panic, hold more than its limits, or keep anything once it is gone.
     #[test]
-    fn any_conversation_stays_within_its_limits_and_leaves_nothing_behind(steps in steps()) {
-        let shared = shared();
+    fn any_conversation_stays_within_its_limits_and_leaves_nothing_behind(steps in steps(), for_nodes: bool) {
+        let shared = shared(for_nodes);
         let hub = Arc::clone(&shared.hub);
         let mut peer = talk(&shared).expect("the first connection");
         let mut due = 0;
@@ -293,6 +318,9 @@ proptest! {
                     }
                 }
                 Step::Forget => drop(waiting.pop()),
+                Step::Review => peer.conversation.review(),
+                Step::Rest(true) => hub.rest(),
+                Step::Rest(false) => hub.resume(),
                 Step::Drain => hub.drain(),
                 spoken_step => {
                     let bytes = spoken(spoken_step, &mut due).expect("the peer's steps are spoken");

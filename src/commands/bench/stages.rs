@@ -209,7 +209,11 @@ impl Bench {
             CheckPolicy { service_key: ed25519.public_key().clone(), states_limit: CheckPolicy::STATES_LIMIT * 2 };
         Ok(Self {
             notary: Notary::new(policy, Limits::DEFAULT, PLATFORM_VERSION, "O=Notary Worker 1, L=Zurich, C=CH".into()),
-            network: NetworkView { parties: HashMap::from([(caller.name.clone(), caller.clone())]), parameters: known },
+            network: NetworkView {
+                parties: HashMap::from([(caller.name.clone(), caller.clone())]),
+                parameters: known,
+                ..NetworkView::default()
+            },
             caller: caller.name,
             tx_id: transaction.id(),
             leaves: inputs.iter().map(|state| state.tx_id.0).collect(),

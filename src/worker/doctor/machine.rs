@@ -92,6 +92,9 @@ fn open_files(settings: &Settings) -> Finding {
     let subject = "limit: open files";
     let callers = match settings.broker.kind {
         BrokerKind::Embedded => settings.broker.connections_max as u64,
+        BrokerKind::P2p => {
+            (settings.p2p.connections_max + settings.p2p.handshakes_max + settings.p2p.bridges_max) as u64
+        }
         BrokerKind::RabbitMq | BrokerKind::Artemis => 0,
     };
     let needed = callers + FILES_BESIDE;

@@ -1,5 +1,7 @@
 //! TLS towards servers: brokers and databases. What may vouch for them is configured, never the system's list of public
-//! authorities: a notary's broker is nobody's public web site.
+//! authorities: a notary's broker is nobody's public web site. TLS with the nodes of the network is in [`peers`].
+
+pub mod peers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,6 +9,8 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+
+use crate::network::PathError;
 
 /// Where certificates lie, PEM each.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +32,12 @@ pub enum TlsError {
         /// Why not.
         problem: String,
     },
+    /// The own certificate and its key cannot be used with peers.
+    #[error("own TLS certificate: {0}")]
+    Identity(String),
+    /// Peers would not believe the own certificate.
+    #[error("own TLS certificate: {0}")]
+    Path(PathError),
     /// Certificate and key do not fit, or the library refuses them.
     #[error("TLS: {0}")]
     Refused(#[from] rustls::Error),
