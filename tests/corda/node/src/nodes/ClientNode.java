@@ -158,9 +158,10 @@ final class ClientNode implements AutoCloseable {
         return child.output().length();
     }
 
-    void awaitLog(int since, Pattern line, Duration patience) {
+    /** Waits until so many lines match, since the mark. */
+    void awaitLog(int since, Pattern line, int times, Duration patience) {
         Instant deadline = Instant.now().plus(patience);
-        while (!line.matcher(child.output().substring(since)).find()) {
+        while (count(since, line) < times) {
             require(Instant.now().isBefore(deadline), "%s logs no «%s» within %s", folder, line, patience);
             Child.pause();
         }

@@ -24,8 +24,16 @@ final class Outages {
     private static final List<String> STAGES = List.of(
             "before_commit", "committed", "before_sign", "signed", "before_publish", "published", "before_ack");
 
+    private static final int KILLS = 11;
+
+    /** What Artemis says of a message that it delivered too often. */
+    private static final Pattern GIVEN_UP = Pattern.compile("AMQ222149|AMQ222150");
+
     /** Transactions at once, so that each worker gets some: a client hands its requests out in turn. */
     private static final int AT_ONCE = 6;
+
+    /** Few enough to be sent before the client takes its silent workers for lost, 10 s later. */
+    private static final int TOGETHER = 12;
 
     /** How long a worker takes that is slow on purpose: less than a client's patience, {@link Network#FLOW_TIMEOUT_SECONDS}, ... */
     private static final int QUICK_MS = 3_000;
@@ -60,6 +68,8 @@ final class Outages {
             for (String stage : STAGES) {
                 judgeKilledAt(verdicts, stage);
             }
+            judgeKilledAgainAndAgain(verdicts);
+            judgeTogether(verdicts);
             judgeWait(verdicts);
         }
         if (workers.count() > 1) {
@@ -84,7 +94,7 @@ final class Outages {
             SignedTransaction transaction = parties.spending(alice, coin);
             int mark = alice.logged();
             alice.finalising(transaction, parties.bob.party());
-            alice.awaitLog(mark, Pattern.compile("Sending transaction to notary"), ClientNode.PATIENCE);
+            alice.awaitLog(mark, Pattern.compile("Sending transaction to notary"), 1, ClientNode.PATIENCE);
             alice.kill();
             workers.startAll();
             alice.start();
@@ -138,6 +148,44 @@ final class Outages {
             requireEqual(KILLED, workers.awaitEnd(1, ClientNode.PATIENCE), "the worker's end");
             workers.start(1);
             return requireRivalsRefused(asked);
+        });
+    }
+
+    /** A broker's own default is to give a message up after ten deliveries. */
+    private void judgeKilledAgainAndAgain(Verdicts verdicts) {
+        verdicts.judge("a request whose worker is killed " + KILLS + " times is answered by the next one", () -> {
+            int mark = alice.logged();
+            workers.killAll();
+            List<Asked> asked = ask(1);
+            for (int i = 0; i < KILLS; i++) {
+                workers.start(1, Map.of("NOTARY_FAULTS", "before_publish=kill"), List.of());
+                requireEqual(KILLED, workers.awaitEnd(1, RECONNECT), "the worker's end");
+            }
+            workers.startAll();
+            requireAnswered(asked);
+            requireEqual(0L, alice.count(mark, GIVEN_UP), "messages that the client's broker gave up");
+            return requireRivalsRefused(asked);
+        });
+    }
+
+    /** Requests that reach a worker at once, because it could not take them before. */
+    private void judgeTogether(Verdicts verdicts) {
+        verdicts.judge("requests that arrive together come under one signature, and each client verifies its own", () -> {
+            List<Asked> asked;
+            int mark = alice.logged();
+            workers.freezeAll();
+            try {
+                asked = ask(TOGETHER);
+                Pattern sent = Pattern.compile("Sending transaction to notary");
+                alice.awaitLog(mark, sent, TOGETHER, ClientNode.PATIENCE);
+            } finally {
+                workers.thawAll();
+            }
+            requireAnswered(asked);
+            long together = asked.stream().flatMap(one -> ClientNode.await(one.answer()).getSignatures().stream())
+                    .filter(signature -> signature.getPartialMerkleTree() != null).count();
+            require(together > 1, "%d came under a signature with others", together);
+            return together + " of " + asked.size();
         });
     }
 

@@ -298,7 +298,6 @@ final class Rules {
                 together += answers.get(i).getSignatures().stream()
                         .filter(signature -> signature.getPartialMerkleTree() != null).count();
             }
-            require(together > 0, "none came under a signature with others");
             return together + " under a signature with others";
         });
     }

@@ -48,8 +48,14 @@ final class Workers implements AutoCloseable {
     }
 
 
+    /** Starts all that do not run, in no special condition. */
     void startAll() {
-        children.forEach(Child::start);
+        for (int number = 1; number <= count; number++) {
+            if (!isAlive(number)) {
+                children.set(number - 1, child(number, List.of()));
+                children.get(number - 1).start();
+            }
+        }
         children.forEach(Child::awaitReady);
     }
 
@@ -74,6 +80,18 @@ final class Workers implements AutoCloseable {
 
     void killAll() {
         children.forEach(Child::kill);
+    }
+
+    void freezeAll() {
+        for (int number = 1; number <= count; number++) {
+            freeze(number);
+        }
+    }
+
+    void thawAll() {
+        for (int number = 1; number <= count; number++) {
+            thaw(number);
+        }
     }
 
     /** It neither works nor ends; its connections stay open. */
