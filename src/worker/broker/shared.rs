@@ -120,12 +120,19 @@ async fn open_artemis_for_peers(
     // What cannot be answered is given back at once: the broker pauses before it delivers again, and holds no place of ours for it.
     let limits =
         peers::Limits { release_base: GIVEN_BACK_AFTER, release_cap: GIVEN_BACK_AFTER, ..p2p::bridge_limits(settings) };
-    let bridges = p2p::bridges(settings, limits, p2p::tls(settings)?, network_map, runtime);
+    let tls = p2p::tls(settings)?;
+    let bridges = p2p::bridges(settings, limits, tls.clone(), network_map, runtime);
     let opened = Artemis::open(options, Callers::default(), Arc::clone(network_map), runtime).await;
     let artemis = Arc::new(opened.map_err(|error| failed(&error))?);
     let probe = Arc::clone(&artemis) as Arc<dyn Probe>;
     let queue = PeerQueue::new(artemis, bridges, Arc::clone(network_map), runtime);
-    Ok(Broker { queue: Arc::new(queue) as Arc<dyn RequestQueue>, probe: Some(probe), place, listening: None })
+    Ok(Broker {
+        queue: Arc::new(queue) as Arc<dyn RequestQueue>,
+        probe: Some(probe),
+        place,
+        peer_tls: Some(tls),
+        listening: None,
+    })
 }
 
 fn artemis_options(settings: &Settings) -> Result<artemis::Options, StartError> {
