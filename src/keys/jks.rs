@@ -161,7 +161,7 @@ pub(super) fn unseal(sealed: &[u8], passphrase: &Zeroizing<String>) -> Result<Ze
 fn apply_stream(bytes: &mut [u8], passphrase: &[u8], salt: &[u8; DIGEST_LEN]) {
     let mut block = Zeroizing::new(*salt);
     for chunk in bytes.chunks_mut(DIGEST_LEN) {
-        *block = Sha1::new().chain_update(passphrase).chain_update(&*block).finalize().into();
+        *block = Sha1::new().chain_update(passphrase).chain_update(*block).finalize().into();
         chunk.iter_mut().zip(&*block).for_each(|(byte, pad)| *byte ^= pad);
     }
 }

@@ -324,7 +324,7 @@ impl Outline {
         let signature = outer.decode::<BitStringRef<'_>>().ok()?.as_bytes()?.to_vec();
         let mut inner = sequence(signed).ok()?;
         // Version, if it is there, and serial number, signature algorithm; then issuer, period, subject, key (RFC 5280, 4.1).
-        if matches!(inner.peek_tag().ok()?, Tag::ContextSpecific { .. }) {
+        if matches!(Tag::peek(&inner).ok()?, Tag::ContextSpecific { .. }) {
             inner.tlv_bytes().ok()?;
         }
         inner.tlv_bytes().ok()?;
