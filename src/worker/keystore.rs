@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::StartError;
 use crate::config::{SecretRef, Settings};
 use crate::keys::PrivateKey;
 use crate::keys::keystore::{KeyStore, KeyStoreError};
+use crate::network::Certificate;
 
 /// Where a key and its certificates lie in a key store, and which settings say so.
 pub(super) struct Place<'a> {
@@ -30,28 +33,52 @@ impl Place<'_> {
     /// # Errors
     /// [`StartError`]; a wrong passphrase or alias is for the operator to correct.
     pub(super) fn open(&self) -> Result<Opened, StartError> {
-        let fetch = |(setting, secret): (&'static str, &SecretRef)| {
-            secret.fetch().map_err(|error| StartError::of(setting)(&error))
-        };
-        let failed = |error: KeyStoreError| {
-            let told = StartError::of(self.part)(&error);
-            match &error {
-                error if error.is_passphrase() => told.misconfigured(),
-                KeyStoreError::Io { .. } => told,
-                _ => told.misconfigured(),
-            }
-        };
-        let passphrase = fetch(self.passphrase)?;
-        let store = KeyStore::open(self.store, &passphrase).map_err(failed)?;
+        let (store, passphrase) = self.store()?;
         let of_key = match self.key_passphrase.1.is_configured() {
             true => fetch(self.key_passphrase)?,
             false => passphrase,
         };
-        let in_store = |error| KeyStoreError::In { path: self.store.to_owned(), error: Box::new(error) };
-        let key = store.key(self.alias, &of_key).map_err(in_store).map_err(failed)?;
-        let chain = store.chain(self.alias).map_err(failed)?.to_vec();
+        let key = store.key(self.alias, &of_key).map_err(|error| self.refused(error))?;
+        let chain = store.chain(self.alias).map_err(|error| self.refused(error))?.to_vec();
+        // Whoever uses a certificate says what is wrong with it otherwise.
+        let certified = chain.first().and_then(|own| Certificate::from_der(own).ok());
+        if certified.is_some_and(|own| own.public_key() != key.public_key()) {
+            let problem = format!("{}: the certificate of {:?} is that of another key", self.store.display(), self.alias);
+            return Err(StartError::of(self.part)(&problem).misconfigured());
+        }
         Ok(Opened { key, chain })
     }
+
+    /// The certificates alone; the key stays closed.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn chain(&self) -> Result<Vec<Vec<u8>>, StartError> {
+        Ok(self.store()?.0.chain(self.alias).map_err(|error| self.refused(error))?.to_vec())
+    }
+
+    fn store(&self) -> Result<(KeyStore, Zeroizing<String>), StartError> {
+        let passphrase = fetch(self.passphrase)?;
+        let store = KeyStore::open(self.store, &passphrase).map_err(|error| self.failed(&error))?;
+        Ok((store, passphrase))
+    }
+
+    /// What the store says of an entry of its own.
+    fn refused(&self, error: KeyStoreError) -> StartError {
+        self.failed(&KeyStoreError::In { path: self.store.to_owned(), error: Box::new(error) })
+    }
+
+    fn failed(&self, error: &KeyStoreError) -> StartError {
+        let failed = StartError::of(self.part)(error);
+        match error {
+            KeyStoreError::Io { .. } => failed,
+            _ => failed.misconfigured(),
+        }
+    }
+}
+
+fn fetch((setting, secret): (&'static str, &SecretRef)) -> Result<Zeroizing<String>, StartError> {
+    secret.fetch().map_err(|error| StartError::of(setting)(&error))
 }
 
 /// Where `signing.kind = "keystore"` has the service key.
