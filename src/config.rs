@@ -199,13 +199,22 @@ sections! {
         listen: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 10_002));
         /// Under which addresses nodes reach `listen`: `HOST:PORT`, several separated by commas; for the worker's node info.
         addresses: String = "";
+        /// Where the worker's TLS certificate and its key lie: `file` is two PEM files, `keystore` a key store of Java's (JKS or PKCS#12)
+        /// such as a Corda node has. A renewed certificate is taken up without a restart.
+        tls_kind: KeyKind = KeyKind::File;
         /// The worker's TLS certificate and those above it (PEM): its own first, then its node CA, the identity CA, perhaps the root.
         /// Its subject is `worker.name`.
         tls_certificate: PathBuf = "keys/tls.pem";
         /// The private key of `tls_certificate` (PEM, PKCS#8, ECDSA P-256).
         tls_key: PathBuf = "keys/tls.p8";
-        /// The passphrase of `tls_key`, by reference; empty if it is not encrypted.
+        /// The key store (JKS or PKCS#12) with the worker's TLS certificate, those above it, and its key.
+        tls_keystore: PathBuf = "";
+        /// The name of the TLS key in the key store. This is what Corda calls it.
+        tls_alias: String = "cordaclienttls";
+        /// The passphrase of `tls_key` or `tls_keystore`, by reference; empty if `tls_key` is not encrypted.
         tls_passphrase: SecretRef = "";
+        /// The passphrase of the TLS key itself, by reference, if it has another one than its key store.
+        tls_key_passphrase: SecretRef = "";
         /// Deliveries that one sending link may have open here. Small, so that most waiting requests stay where other workers can get
         /// them.
         link_credit: u32 = 64u32, 1..=4096;
@@ -381,6 +390,16 @@ pub enum StoreKind {
     Postgres,
 }
 
+/// Where a private key lies with its certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyKind {
+    /// In PEM files.
+    File,
+    /// In a key store of Java's.
+    KeyStore,
+}
+
 /// Which keeper of the service key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -419,7 +438,7 @@ setting!(|text| format!("{text:?}"); String);
 setting!(|address| format!("{:?}", address.to_string()); SocketAddr);
 setting!(|path| format!("{:?}", path.display().to_string()); PathBuf);
 setting!(|secret| format!("{:?}", secret.reference()); SecretRef);
-setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, Senders, StoreKind, SignerKind, LogFormat);
+setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, Senders, StoreKind, KeyKind, SignerKind, LogFormat);
 
 /// One thing wrong with the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -554,10 +573,12 @@ impl Settings {
     /// The secrets that these settings make the worker or its verbs fetch, with their keys.
     pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
         let (broker, store, signing) = (&self.broker, &self.store, &self.signing);
+        let tls_store = self.p2p.tls_kind == KeyKind::KeyStore;
         let used = [
             (broker.kind.is_shared(), "broker.password", &broker.password),
             (broker.kind == BrokerKind::RabbitMq, "broker.management_password", &broker.management_password),
-            (broker.kind == BrokerKind::P2p, "p2p.tls_passphrase", &self.p2p.tls_passphrase),
+            (self.speaks_to_nodes(), "p2p.tls_passphrase", &self.p2p.tls_passphrase),
+            (self.speaks_to_nodes() && tls_store, "p2p.tls_key_passphrase", &self.p2p.tls_key_passphrase),
             (store.kind == StoreKind::Postgres, "store.password", &store.password),
             (signing.kind != SignerKind::Pkcs11, "signing.passphrase", &signing.passphrase),
             (signing.kind == SignerKind::KeyStore, "signing.key_passphrase", &signing.key_passphrase),
@@ -566,6 +587,15 @@ impl Settings {
         ];
         let used = used.into_iter().filter(|(used, _, secret)| *used && secret.is_configured());
         used.map(|(_, key, secret)| (key, secret)).collect()
+    }
+
+    /// Whether the worker itself has connections with Corda nodes, as which it needs a TLS certificate.
+    pub fn speaks_to_nodes(&self) -> bool {
+        match self.broker.kind {
+            BrokerKind::P2p => true,
+            BrokerKind::Artemis => self.broker.senders == Senders::Peers,
+            BrokerKind::Embedded | BrokerKind::RabbitMq => false,
+        }
     }
 
     /// The defaults, with relative paths as they are.
@@ -596,6 +626,7 @@ impl Settings {
             &mut broker.tls_key,
             &mut p2p.tls_certificate,
             &mut p2p.tls_key,
+            &mut p2p.tls_keystore,
             &mut store.path,
             &mut store.tls_ca,
             &mut store.tls_certificate,
@@ -615,7 +646,7 @@ impl Settings {
         }
         let secrets = [&mut broker.password, &mut broker.management_password, &mut store.password];
         let secrets = secrets.into_iter().chain([&mut p2p.tls_passphrase, &mut signing.passphrase, &mut signing.pin]);
-        let secrets = secrets.chain([&mut signing.key_passphrase]);
+        let secrets = secrets.chain([&mut p2p.tls_key_passphrase, &mut signing.key_passphrase]);
         for secret in secrets.chain([&mut network.root_passphrase]) {
             secret.resolve(folder);
         }

@@ -2,9 +2,10 @@
 //! setting is in `broker`, `store` and `key`.
 
 mod broker;
+mod certificates;
+mod credentials;
 pub mod doctor;
 mod key;
-mod keystore;
 mod network;
 pub mod process;
 mod store;
@@ -28,6 +29,7 @@ use crate::domain::PublicKey;
 use crate::domain::check::CheckPolicy;
 use crate::domain::network::NetworkView;
 use crate::observe;
+use crate::observe::certificates::Certificates;
 use crate::observe::health::{Health, Readiness};
 use crate::observe::http::{Http, Pulse};
 use crate::observe::metrics::Exporter;
@@ -148,6 +150,7 @@ pub struct Worker {
     caretakers: [AbortHandle; 3],
     /// Held, as it ends when dropped.
     _network: network::Network,
+    _following: certificates::Following,
     service_key: PublicKey,
 }
 
@@ -187,13 +190,17 @@ impl Worker {
             eta_message_threshold: Duration::from_millis(settings.flow.eta_message_threshold_ms),
         };
         let pipeline = Arc::new(Pipeline::start(core, parts, runtime));
+        let ends = Certificates::default();
         // Before the parts are watched, or nobody would hear that they work.
-        let exporter = Exporter::install(pipeline.gauges()).map_err(|error| StartError::of("figures")(&error))?;
+        let exporter =
+            Exporter::install(pipeline.gauges(), ends.clone()).map_err(|error| StartError::of("figures")(&error))?;
         let probes = [store_probe, broker.probe.clone(), key_probe].into_iter().flatten().collect();
         let health = Arc::new(Health::watch(probes, runtime));
         let http = Http::start(settings.observe.listen, exporter, Arc::clone(&health), pipeline.pulse(), runtime)
             .await
             .map_err(|error| StartError::of("observe.listen")(&format!("{}: {error}", settings.observe.listen)))?;
+        let following = certificates::follow(settings, broker.peer_tls.clone(), ends);
+        let _following = following.map_err(|error| StartError::of("certificates")(&error))?;
         tracing::info!(
             worker = settings.worker.name,
             service = settings.service.name,
@@ -210,7 +217,7 @@ impl Worker {
                 .spawn(network::watch(network.map.changes(), service_key.clone(), settings.limits.message_bytes_max))
                 .abort_handle(),
         ];
-        Ok(Self { pipeline, broker, http, health, caretakers, _network: network, service_key })
+        Ok(Self { pipeline, broker, http, health, caretakers, _network: network, _following, service_key })
     }
 
     /// Where requests are taken, for people.

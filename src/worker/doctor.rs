@@ -9,14 +9,15 @@ mod secrets;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{check_listed, load_network};
+use super::certificates::{InUse, in_use};
+use super::{check_listed, credentials, load_network};
 use crate::broker::embedded;
-use crate::config::{BrokerKind, Fault, Loaded, Senders, Settings, SignerKind, StoreKind};
+use crate::config::{BrokerKind, Fault, KeyKind, Loaded, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::network::NetworkView;
 use crate::domain::{PublicKey, Timestamp};
 use crate::hsm::file_key;
 use crate::hsm::pkcs11::{self, TokenKey};
-use crate::network::{Expiry, Node, network_expiries, pem_expiry};
+use crate::network::Node;
 use crate::ports::finding::{Finding, Severity};
 use crate::ports::{Clock, Signer};
 use crate::sql;
@@ -40,7 +41,8 @@ pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec
     let (network, known) = network(settings, service_key.as_ref(), clock.now());
     findings.extend(network);
     let view = known.as_ref().map(|known| &*known.view);
-    findings.extend(tls(settings, clock.now()));
+    findings.extend(tls(settings));
+    findings.extend(certificates(settings, clock.now()));
     let (store, running) = examine_store(settings);
     findings.extend(store);
     findings.extend(examine_broker(settings, view, running));
@@ -153,9 +155,13 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
     let of_shared_brokers = ["hosts", "vhost", "user", "password", "tls_ca", "tls_certificate", "tls_key", "callers"];
     let of_postgres = ["url", "password", "tls_ca", "tls_certificate", "tls_key"];
     let of_tokens = ["module", "tokens", "pin", "key_id", "profile"];
-    let of_nodes = ["listen", "addresses", "tls_certificate", "tls_key", "tls_passphrase", "answer_hold_ms"];
-    let sections: [(&str, bool, &[&str]); 9] = [
-        ("p2p", broker == BrokerKind::P2p, &of_nodes),
+    let nodes = loaded.settings.speaks_to_nodes();
+    let tls_store = loaded.settings.p2p.tls_kind == KeyKind::KeyStore;
+    let sections: [(&str, bool, &[&str]); 12] = [
+        ("p2p", broker == BrokerKind::P2p, &["listen"]),
+        ("p2p", nodes, &["addresses", "tls_kind", "tls_passphrase", "answer_hold_ms"]),
+        ("p2p", nodes && !tls_store, &["tls_certificate", "tls_key"]),
+        ("p2p", nodes && tls_store, &["tls_keystore", "tls_alias", "tls_key_passphrase"]),
         ("broker", broker.is_shared(), &of_shared_brokers),
         ("broker", broker == BrokerKind::Embedded, &["listen", "users", "reply_hold_ms"]),
         ("store", store == StoreKind::Postgres, &of_postgres),
@@ -169,11 +175,14 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
     let keys = idle.flat_map(|(section, _, keys)| keys.iter().map(move |key| format!("{section}.{key}")));
     let set = keys.filter(|key| loaded.origin(key) != "default");
     set.map(|key| {
-        let section = match key.split('.').next().unwrap_or_default() {
-            "p2p" => "broker",
-            section => section,
+        let kind = match key.split('.').next().unwrap_or_default() {
+            "p2p" if nodes => "p2p.tls_kind",
+            "p2p" => "broker.kind",
+            "broker" => "broker.kind",
+            "store" => "store.kind",
+            _ => "signing.kind",
         };
-        let advice = format!("remove it, or choose another {section}.kind");
+        let advice = format!("remove it, or choose another {kind}");
         Finding::warning(&key, format!("is set by {}, and not used", loaded.origin(&key)), advice)
     })
     .collect()
@@ -216,7 +225,10 @@ fn network(settings: &Settings, service_key: Option<&PublicKey>, now: Timestamp)
         Finding::warning("network: material", format!("{} is left out: {}", problem.file, problem.error), advice)
     }));
     findings.push(listed(settings, service_key, &view));
-    findings.extend(expiry("network: certificates", network_expiries(&settings.network.dir).into_iter().next(), now));
+    let nodes = library.nodes().iter().map(|node| (node.valid_until, node.own().name.to_string()));
+    let network = in_use(settings).into_iter().filter(of_the_network);
+    let network = network.filter_map(|InUse { file, at, .. }| Some((at?, file.display().to_string())));
+    findings.extend(nodes.chain(network).min().map(|(at, name)| expiry("network: certificates", &name, at, now)));
     let is_service = |key: &PublicKey| Some(key) == service_key;
     let shares = |node: &&Node| node.identities.iter().any(|identity| is_service(&identity.party.owning_key));
     let workers = library.nodes().iter().filter(shares).count();
@@ -253,13 +265,34 @@ fn is_same_name(a: &str, b: &str) -> bool {
     a.is_some() && a == b
 }
 
-/// The files for TLS fit together, and last.
-fn tls(settings: &Settings, now: Timestamp) -> Vec<Finding> {
+/// Whether a certificate is a part of the network's material.
+fn of_the_network(certificate: &InUse) -> bool {
+    certificate.usage.starts_with("network_")
+}
+
+/// How long the worker's own certificates last, and those of servers' authorities.
+fn certificates(settings: &Settings, now: Timestamp) -> Vec<Finding> {
+    let own = in_use(settings).into_iter().filter(|certificate| !of_the_network(certificate));
+    let told = own.filter_map(|InUse { usage, file, at }| {
+        Some(expiry(&format!("certificate: {usage}"), &file.display().to_string(), at?, now))
+    });
+    told.collect()
+}
+
+/// The files for TLS fit together.
+fn tls(settings: &Settings) -> Vec<Finding> {
     let (broker, store) = (&settings.broker, &settings.store);
     let mut findings = Vec::new();
-    if broker.kind == BrokerKind::P2p {
-        findings.extend(expiry("p2p: TLS", pem_expiry(&settings.p2p.tls_certificate).ok(), now));
-        findings.push(secrets::private("p2p.tls_key", &settings.p2p.tls_key));
+    if settings.speaks_to_nodes() {
+        let place = credentials::tls(settings);
+        let (setting, file) = place.key();
+        findings.push(match settings.p2p.tls_kind {
+            KeyKind::File => secrets::private(setting, file),
+            KeyKind::KeyStore => secrets::sealed(setting, file),
+        });
+    }
+    if settings.signing.kind == SignerKind::KeyStore {
+        findings.push(secrets::sealed("signing.keystore", &settings.signing.keystore));
     }
     for (used, part, authorities, certificate, key) in [
         (broker.kind.is_shared(), "broker", &broker.tls_ca, &broker.tls_certificate, &broker.tls_key),
@@ -273,9 +306,6 @@ fn tls(settings: &Settings, now: Timestamp) -> Vec<Finding> {
             Ok(_) => findings.push(Finding::good(&subject, "certificates and key load and fit together")),
             Err(error) => findings.push(Finding::fault(&subject, error, format!("correct {part}.tls_*, or the file"))),
         }
-        for file in [authorities, certificate].into_iter().filter(|file| !file.as_os_str().is_empty()) {
-            findings.extend(expiry(&subject, pem_expiry(file).ok(), now));
-        }
         if !key.as_os_str().is_empty() {
             findings.push(secrets::private(&format!("{part}.tls_key"), key));
         }
@@ -283,18 +313,16 @@ fn tls(settings: &Settings, now: Timestamp) -> Vec<Finding> {
     findings
 }
 
-/// How long certificates last. None if there are none, which others report.
-fn expiry(subject: &str, soonest: Option<Expiry>, now: Timestamp) -> Option<Finding> {
-    let Expiry { at, file } = soonest?;
+/// How long the certificates called `name` last.
+fn expiry(subject: &str, name: &str, at: Timestamp, now: Timestamp) -> Finding {
     let days = (at.seconds() - now.seconds()).div_euclid(DAY_SECONDS);
-    let name = file.display();
-    Some(match days {
+    match days {
         ..0 => Finding::fault(subject, format!("{name} ended at {at}"), "renew it"),
         0..CERTIFICATE_DAYS_MIN => {
             Finding::warning(subject, format!("{name} ends in {days} days, at {at}"), "have it renewed now")
         }
         _ => Finding::good(subject, format!("the first to end is {name}, in {days} days")),
-    })
+    }
 }
 
 /// How many workers and database servers may fail, as far as the configuration and the network map tell (row OV6).
@@ -351,7 +379,7 @@ mod tests {
         let now = Timestamp::new(1_790_000_000, 0).expect("in range");
         let ends_in = |seconds: i64| {
             let at = Timestamp::new(now.seconds() + seconds, 0).expect("in range");
-            expiry("certificates", Some(Expiry { at, file: "node.pem".into() }), now).expect("there is one").severity
+            expiry("certificates", "node.pem", at, now).severity
         };
         for (seconds, expected) in [
             (-1, Severity::Fault),
