@@ -187,7 +187,7 @@ impl Renewal {
         if identity.chain() == self.tls.identity().chain() {
             return Ok(false);
         }
-        let refused = |error| StartError::of("p2p")(&error);
-        self.tls.renew(identity).map_err(|error| refused(error)).map(|()| true)
+        self.tls.renew(identity).map_err(|error| StartError::of("p2p")(&error))?;
+        Ok(true)
     }
 }

@@ -111,7 +111,7 @@ fn held(settings: &Settings, place: &Path) -> (Vec<Finding>, Option<PublicKey>) 
         Ok(None) => (Vec::new(), None),
         Err(error) => {
             let advice = "correct signing.passphrase and the place of the key, close its file to others (chmod 600), or restore it";
-            (vec![Finding::fault("key: file", error, advice)], None)
+            (vec![Finding::fault("key: file", error.reason, advice)], None)
         }
     }
 }
