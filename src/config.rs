@@ -1,10 +1,12 @@
 //! Every setting: its default, unit, bounds and reason. The only reader of configuration files and of the environment.
 //!
-//! Layers, later ones win: defaults < file (TOML) < environment (`NOTARY__FLOW__SLOTS=64`) < `--set flow.slots=64`. Unknown keys
+//! Layers, later ones win: defaults < a Corda node's folder < file (TOML) < environment (`NOTARY__FLOW__SLOTS=64`) < `--set flow.slots=64`. Unknown keys
 //! are faults, with a suggestion; so are duplicate ones, which TOML itself refuses. All faults are reported at once, and nothing
 //! connects before there are none. Relative paths start at the configuration file's folder.
 
 mod checks;
+pub mod corda_node;
+pub mod node_conf;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use config::{Config, ConfigError, Environment, File, FileFormat};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use self::corda_node::CordaNode;
 pub use secret::{SecretError, SecretRef};
 
 /// What the environment's variables begin with.
@@ -276,6 +279,9 @@ sections! {
         deadline_ms: u64 = 5_000u64, 100..=600_000;
         /// Serves from a database whose settings may lose commits. Never in production: the worker says so in its log again and again.
         unsafe_for_tests: bool = false;
+        /// Serves from the embedded store although the network map says that other workers serve under the service's identity too. Only
+        /// where they never will: they do not know what this one commits.
+        sole_worker: bool = false;
         /// The embedded store's file. One process opens it at a time.
         path: PathBuf = "data/notary.store";
         /// Memory the embedded store may use for its cache, in bytes.
@@ -446,12 +452,18 @@ pub struct Loaded {
     /// The settings; relative paths are resolved.
     pub settings: Settings,
     origins: BTreeMap<String, String>,
+    cautions: Vec<String>,
 }
 
 impl Loaded {
     /// Which layer set `key`.
     pub fn origin(&self, key: &str) -> &str {
         self.origins.get(key).map_or("default", String::as_str)
+    }
+
+    /// What operators should know about where the settings come from, a sentence each.
+    pub fn cautions(&self) -> &[String] {
+        &self.cautions
     }
 }
 
@@ -460,10 +472,19 @@ impl Loaded {
 /// # Errors
 /// [`Faults`]: all of them.
 pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Loaded, Faults> {
-    load_from(file, std::env::vars().collect(), overrides)
+    load_from(None, file, std::env::vars().collect(), overrides)
+}
+
+/// As [`load`], above what the folder of a Corda node says.
+///
+/// # Errors
+/// [`Faults`]: all of them.
+pub fn load_in_place_of(node: &CordaNode, file: Option<&Path>, overrides: &[String]) -> Result<Loaded, Faults> {
+    load_from(Some(node), file, std::env::vars().collect(), overrides)
 }
 
 fn load_from(
+    node: Option<&CordaNode>,
     file: Option<&Path>,
     environment: std::collections::HashMap<String, String>,
     overrides: &[String],
@@ -475,6 +496,10 @@ fn load_from(
         Err(error) => faults.push(Fault { key: origin, problem: error.to_string() }),
     };
 
+    for (key, value, from) in node.into_iter().flat_map(CordaNode::settings) {
+        let built = Config::builder().set_override(*key, value.as_str()).and_then(|builder| builder.build());
+        layer(format!("node: {from}"), built, &mut faults);
+    }
     if let Some(path) = file {
         match std::fs::read_to_string(path) {
             Ok(text) => match text.parse::<toml::Table>() {
@@ -538,7 +563,8 @@ fn load_from(
         return Err(Faults(faults));
     }
     settings.resolve(file.and_then(Path::parent).unwrap_or(Path::new("")));
-    Ok(Loaded { settings, origins })
+    let cautions = node.map(CordaNode::cautions).unwrap_or_default();
+    Ok(Loaded { settings, origins, cautions })
 }
 
 impl Settings {

@@ -130,7 +130,11 @@ pub fn preflight(settings: &Settings) -> Vec<Fault> {
     faults.extend(store::preflight(settings));
     faults.extend(key::preflight(settings));
     match network::load(settings) {
-        Ok(network) => faults.extend(broker::preflight(settings, network.view())),
+        Ok(network) => {
+            let unshared = store::check_shared(settings, network.view()).err();
+            faults.extend(unshared.map(|error| Fault { key: error.part.into(), problem: error.reason }));
+            faults.extend(broker::preflight(settings, network.view()));
+        }
         // The HTTP network map may know what no file says yet.
         Err(_) if !settings.network.url.is_empty() => {}
         Err(error) => faults.push(Fault { key: "network.dir".into(), problem: error.to_string() }),
@@ -165,6 +169,7 @@ impl Worker {
         let key::Key { signer, probe: key_probe } = key::open(settings, runtime).await?;
         let service_key = signer.public_key().clone();
         check_listed(&service_key, &network_map.view())?;
+        store::check_shared(settings, &network_map.view())?;
         let broker = broker::open(settings, &service_key, &network_map, runtime).await?;
 
         let policy = CheckPolicy { service_key: service_key.clone(), states_limit: settings.service.states_limit };

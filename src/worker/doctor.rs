@@ -31,6 +31,9 @@ pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec
     let settings = &loaded.settings;
     let place = config.map_or("defaults, environment and --set".to_owned(), |file| file.display().to_string());
     let mut findings = vec![Finding::good("configuration", format!("{place} is valid"))];
+    let cautions = loaded.cautions().iter();
+    findings
+        .extend(cautions.map(|caution| Finding::warning("node in whose place", caution, "see to it before serving")));
     findings.extend(unused(loaded));
     findings.extend(secrets::examine(settings, config));
     findings.extend(safety(settings));
@@ -43,6 +46,8 @@ pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec
     findings.extend(tls(settings, clock.now()));
     let (store, running) = examine_store(settings);
     findings.extend(store);
+    let unshared = view.and_then(|view| super::store::check_shared(settings, view).err());
+    findings.extend(unshared.map(|error| Finding::fault("store: shared", error.reason, "give all workers one store")));
     findings.extend(examine_broker(settings, view, running));
     findings.extend(key);
 
