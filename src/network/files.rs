@@ -144,7 +144,10 @@ pub fn read_root(file: &Path) -> Result<Certificate, LoadError> {
 }
 
 /// Puts `bytes` into `file` at once: who reads it finds all of the old content or all of the new. Its folder is made if needed.
-pub(super) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// What the operating system says; then the old content is there.
+pub fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut unfinished = tempfile::Builder::new().prefix(".unfinished-").tempfile_in(folder)?;

@@ -67,7 +67,8 @@ impl Cache {
         self.0.join(NODE_INFOS)
     }
 
-    fn node_info(&self, hash: &SecureHash) -> PathBuf {
+    /// The file of a node info that the map lists.
+    pub fn node_info(&self, hash: &SecureHash) -> PathBuf {
         self.node_infos().join(format!("{NODE_INFO_PREFIX}{}", file_name(hash)))
     }
 }
