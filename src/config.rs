@@ -160,6 +160,9 @@ sections! {
         /// Which broker: `p2p` is the worker's own endpoint for Corda nodes (section `p2p`), `embedded` the same for clients on this
         /// machine, `rabbitmq` one that speaks AMQP 0-9-1, `artemis` one that speaks AMQP 1.0.
         kind: BrokerKind = BrokerKind::Embedded;
+        /// Who sends (Artemis only): `users` of the broker, answered through the broker; or `peers`, which are Corda nodes whose
+        /// bridges speak to the broker as they speak to each other, and are answered at their own brokers.
+        senders: Senders = Senders::Users;
         /// Where the broker is: `HOST:PORT`, several separated by commas; each is tried in turn. Not for `embedded`.
         hosts: String = "";
         /// The virtual host (RabbitMQ only).
@@ -366,6 +369,16 @@ impl BrokerKind {
     }
 }
 
+/// Who sends requests to an Artemis broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Senders {
+    /// Users of the broker; a caller is the user whom the broker let in.
+    Users,
+    /// Bridges of Corda nodes; a caller is who the bridge says it is, and proves it by the signature in the request.
+    Peers,
+}
+
 /// Which store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -412,7 +425,7 @@ setting!(|text| format!("{text:?}"); String);
 setting!(|address| format!("{:?}", address.to_string()); SocketAddr);
 setting!(|path| format!("{:?}", path.display().to_string()); PathBuf);
 setting!(|secret| format!("{:?}", secret.reference()); SecretRef);
-setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, StoreKind, SignerKind, LogFormat);
+setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, Senders, StoreKind, SignerKind, LogFormat);
 
 /// One thing wrong with the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]

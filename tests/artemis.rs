@@ -94,13 +94,17 @@ impl ArtemisRig {
     }
 
     fn service(&self) -> Service {
-        let worker =
-            |number: u8| WorkerAccount { name: worker_name(number), user: self.user(&format!("worker{number}")) };
+        let worker = |number: u8| WorkerAccount {
+            name: worker_name(number),
+            user: self.user(&format!("worker{number}")),
+            inbox: None,
+        };
         let caller = |party: &&str| CallerAccount { user: self.user(party), inbox: None };
         Service {
             prefix: self.prefix.clone(),
             workers: vec![worker(1), worker(2)],
             callers: PARTIES.iter().chain(&[STRANGER]).map(caller).collect(),
+            inbox: None,
             secrets: Some(self.folder.path().join("secrets")),
         }
     }
@@ -568,7 +572,12 @@ async fn a_certificate_is_enough_to_log_in_and_a_stranger_is_not_let_in() {
     let (authorities, identity) = (path("ours.pem"), path("broker.both"));
     let server = tokio::task::spawn_blocking(move || {
         let users = [("w1", "CN=worker1", "tls.worker")];
-        Server::start(Some(Certificates { authorities: &authorities, identity: &identity, users: &users }))
+        Server::start(Some(Certificates {
+            authorities: &authorities,
+            identity: &identity,
+            users: &users,
+            mechanisms: "EXTERNAL",
+        }))
     });
     let Some(server) = or_skip("Artemis", server.await.unwrap()) else { return };
     let rig = ArtemisRig::with_prefix(Arc::new(server), "tls".to_owned()).await;

@@ -132,7 +132,11 @@ impl FlowActor {
             }
             Effect::Settle(id, settlement) => {
                 let Some(open) = self.open.remove(&id) else { return };
-                self.rate.done(self.started.elapsed().as_millis() as u64);
+                let now_ms = self.started.elapsed().as_millis() as u64;
+                match open.answer {
+                    Some(_) => self.rate.done(now_ms),
+                    None => self.rate.left(now_ms),
+                }
                 self.ports.runtime.spawn(async move {
                     faults::point("before_ack").await;
                     observe::metrics::settled(open.answer.as_ref(), &settlement, open.since.elapsed());

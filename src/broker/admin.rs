@@ -40,6 +40,8 @@ pub struct WorkerAccount {
     pub name: X500Name,
     /// Its broker user.
     pub user: String,
+    /// Its Corda inbox, if it is in the network map: `p2p.inbound.<hash of its key>`. Asked for only if senders are peers.
+    pub inbox: Option<String>,
 }
 
 /// A caller as the broker knows it.
@@ -60,6 +62,8 @@ pub struct Service {
     pub workers: Vec<WorkerAccount>,
     /// The callers to declare.
     pub callers: Vec<CallerAccount>,
+    /// The service's own Corda inbox, if Corda nodes send to the broker themselves; then there are no callers.
+    pub inbox: Option<String>,
     /// Where passwords of users are kept, a file each of mode 0600: read if it is there, otherwise made up and written. Without it no
     /// user is created.
     pub secrets: Option<PathBuf>,

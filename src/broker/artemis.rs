@@ -1,15 +1,22 @@
 //! Apache Artemis as the broker, over AMQP 1.0. Requests lie in the service's queue until a worker has answered them: it receives
 //! with as much credit as it has places, settles only when the answer is accepted, and parks what can never be done.
 //!
-//! The worker receives and sends; it declares nothing and has no right to. What must be there is data in `broker/artemis/`. Who
-//! asks is told by the `entrances` through which requests come, and `proof` shows on every connection that nobody can forge it.
+//! The worker receives and sends; it declares nothing and has no right to. What must be there is data in `broker/artemis/`. There
+//! are two kinds of senders:
+//!
+//! - *Users* of the broker. Who asks is told by the `entrances` through which requests come, and `proof` shows on every connection
+//!   that nobody can forge it. Answers go to users' queues on the same broker.
+//! - *Peers*: bridges of Corda nodes, which send to [`Inboxes`] as to those of a node. Who asks is who the bridge `claims` to be.
+//!   Answers do not pass here; they go to the nodes' own brokers.
 //!
 //! A request's way: `keeper` gets it from the broker, `desk` judges whose it is, `deliveries` keep it until the worker has settled
 //! it, `senders` carry its answer.
 
+mod acceptors;
 mod access;
 pub mod admin;
 pub mod caller;
+mod claims;
 mod desk;
 mod entrances;
 mod keeper;
@@ -69,8 +76,19 @@ pub struct Options {
     pub reply_hold: Duration,
     /// The longest pause between attempts to connect.
     pub reconnect_cap: Duration,
+    /// Where Corda nodes send requests, if it is they who do. Otherwise users of the broker do, through their entrances.
+    pub inboxes: Option<Inboxes>,
     entrances: Entrances,
     probe_entrance: String,
+}
+
+/// Where messages of Corda nodes arrive: `p2p.inbound.` and the hash of a key (PROTOCOL b.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inboxes {
+    /// The service's, for session starts: all workers compete for what lies there.
+    pub service: String,
+    /// This worker's own, for what follows once it has confirmed.
+    pub worker: String,
 }
 
 /// What a worker says of itself to Artemis, beside [`Access`].
@@ -99,6 +117,7 @@ impl Options {
             deliveries_max: 20,
             reply_hold: Duration::from_secs(30),
             reconnect_cap: Duration::from_secs(5),
+            inboxes: None,
             entrances,
             probe_entrance,
         }
@@ -110,6 +129,15 @@ impl Options {
     /// In one line.
     pub fn check(&self) -> Result<(), String> {
         self.access.check()
+    }
+
+    /// The queue behind a lane.
+    fn queue(&self, lane: Lane) -> &str {
+        match (&self.inboxes, lane) {
+            (None, _) => &self.names.requests,
+            (Some(inboxes), Lane::Any) => &inboxes.service,
+            (Some(inboxes), Lane::Named) => &inboxes.worker,
+        }
     }
 
     /// The places of one lane. An eighth, at least one if there are two, is for requests that name this worker, so that a flood of

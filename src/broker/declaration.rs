@@ -36,8 +36,13 @@ impl Values {
         Self(self.0.iter().cloned().chain(more).collect())
     }
 
-    fn worker(&self, WorkerAccount { name, user }: &WorkerAccount) -> Self {
-        self.with([("{worker.slug}", slug(name)), ("{worker.name}", name.to_string()), ("{worker.user}", user.clone())])
+    fn worker(&self, WorkerAccount { name, user, inbox }: &WorkerAccount) -> Self {
+        self.with([
+            ("{worker.slug}", slug(name)),
+            ("{worker.name}", name.to_string()),
+            ("{worker.user}", user.clone()),
+            ("{worker.inbox}", inbox.clone().unwrap_or_default()),
+        ])
     }
 
     fn caller(&self, CallerAccount { user, inbox }: &CallerAccount) -> Self {
@@ -90,7 +95,8 @@ pub(super) struct Filling {
 impl Filling {
     /// `more` is what else stands for a caller with this kind of broker.
     pub(super) fn new(service: &Service, more: impl Fn(&CallerAccount) -> Option<(&'static str, String)>) -> Self {
-        let once = Values(vec![("{prefix}", service.prefix.clone())]);
+        let inbox = service.inbox.clone().unwrap_or_default();
+        let once = Values(vec![("{prefix}", service.prefix.clone()), ("{service.inbox}", inbox)]);
         let caller = |account: &CallerAccount| once.caller(account).with(more(account));
         Self {
             workers: service.workers.iter().map(|worker| once.worker(worker)).collect(),

@@ -21,6 +21,7 @@ pub mod peers;
 mod passwords;
 mod pause;
 pub mod rabbitmq;
+mod reconnect;
 
 /// A request as its sender hands it in.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,7 +1,7 @@
 //! What no single bound can say: settings that need each other, or exclude each other. Each fault says what would be right, and
 //! none repeats a value that may hold a secret.
 
-use super::{BrokerKind, Fault, Settings, SignerKind, StoreKind};
+use super::{BrokerKind, Fault, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::X500Name;
 
 /// All faults of settings that are each within their bounds.
@@ -17,6 +17,8 @@ pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
         BrokerKind::P2p => nodes(settings, &mut faults),
         BrokerKind::RabbitMq | BrokerKind::Artemis => shared_broker(settings, &mut faults),
     }
+    let alone = settings.broker.senders == Senders::Users || settings.broker.kind == BrokerKind::Artemis;
+    faults.check(alone, "broker.senders", || "peers send to an Artemis broker only: set broker.kind to artemis".into());
     match settings.store.kind {
         StoreKind::Embedded => {}
         StoreKind::Postgres => database(settings, &mut faults),

@@ -136,3 +136,14 @@ fn no_reference_is_no_secret() {
     assert!(!SecretRef::from("").is_configured());
     assert!(matches!(secret(""), Err(SecretError::NotConfigured)));
 }
+
+#[test]
+fn peers_send_to_an_artemis_broker_only() {
+    let senders = |kind: &str| {
+        let lines = "[broker]\nsenders = \"peers\"\nhosts = \"127.0.0.1\"\nuser = \"w1\"\npassword = \"env:P\"\n";
+        let loaded = load_text(&format!("{lines}kind = {kind:?}\n"), &[], &[]);
+        loaded.is_err_and(|faults| faults.0.iter().any(|fault| fault.key == "broker.senders"))
+    };
+    assert!(!senders("artemis"));
+    assert!(senders("rabbitmq") && senders("embedded") && senders("p2p"));
+}

@@ -13,7 +13,8 @@ pub struct ServiceRate {
     last_ms: u64,
     busy_ms: u64,
     done: u64,
-    per_ms: Option<f64>,
+    /// Milliseconds of work for one. Times are averaged and not rates: one very quick delivery would outweigh many slow ones.
+    ms_each: Option<f64>,
 }
 
 impl ServiceRate {
@@ -22,21 +23,26 @@ impl ServiceRate {
     pub fn arrived(&mut self, now_ms: u64) -> Option<u64> {
         self.pass(now_ms);
         self.open += 1;
-        Some((self.open as f64 / self.per_ms?) as u64)
+        Some((self.open as f64 * self.ms_each?) as u64)
     }
 
-    /// A delivery was done at `now_ms`.
+    /// A delivery was answered at `now_ms`.
     pub fn done(&mut self, now_ms: u64) {
-        self.pass(now_ms);
-        self.open = self.open.saturating_sub(1);
+        self.left(now_ms);
         self.done += 1;
         // The first deliveries make a first estimate; later samples are longer.
-        if self.busy_ms >= SAMPLE_MS || (self.per_ms.is_none() && self.busy_ms > 0) {
-            let latest = self.done as f64 / self.busy_ms as f64;
-            let before = self.per_ms.unwrap_or(latest);
-            self.per_ms = Some(before + LATEST_WEIGHT * (latest - before));
+        if self.busy_ms >= SAMPLE_MS || (self.ms_each.is_none() && self.busy_ms > 0) {
+            let latest = self.busy_ms as f64 / self.done as f64;
+            let before = self.ms_each.unwrap_or(latest);
+            self.ms_each = Some(before + LATEST_WEIGHT * (latest - before));
             (self.busy_ms, self.done) = (0, 0);
         }
+    }
+
+    /// A delivery ended at `now_ms` without an answer, such as the end of a session: that says nothing about how long one takes.
+    pub fn left(&mut self, now_ms: u64) {
+        self.pass(now_ms);
+        self.open = self.open.saturating_sub(1);
     }
 
     fn pass(&mut self, now_ms: u64) {
@@ -81,6 +87,21 @@ mod tests {
         steady(&mut rate, &mut now_ms, 20, 10);
         let wait_ms = steady(&mut rate, &mut now_ms, 10, 100).expect("there was work");
         assert!((9_000..=11_000).contains(&wait_ms), "100 at 10 a second: {wait_ms} ms");
+    }
+
+    #[test]
+    fn what_needs_no_answer_makes_nobody_look_quick() {
+        let mut rate = ServiceRate::default();
+        for second in 0..20 {
+            let now_ms = second * 3_000;
+            rate.arrived(now_ms);
+            // A node ends each session with a message of its own.
+            rate.arrived(now_ms);
+            rate.left(now_ms + 1);
+            rate.done(now_ms + 2_999);
+        }
+        let wait_ms = rate.arrived(60_000).expect("there was work");
+        assert!((2_900..=3_000).contains(&wait_ms), "{wait_ms} ms");
     }
 
     #[test]

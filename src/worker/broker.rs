@@ -18,7 +18,7 @@ use crate::network::development;
 use crate::ports::{NetworkMap, Probe, RequestQueue};
 use crate::tls::peers::PeerTls;
 
-pub(super) use self::p2p::examine as examine_p2p;
+pub(super) use self::p2p::{examine as examine_p2p, examine_identity};
 pub use self::shared::Declared;
 pub(super) use self::shared::administrator;
 
@@ -68,7 +68,7 @@ pub(super) async fn open(
         }
         BrokerKind::P2p => p2p::open(settings, service_key, network_map, runtime),
         BrokerKind::RabbitMq => shared::open_rabbitmq(settings, network_map, runtime).await,
-        BrokerKind::Artemis => shared::open_artemis(settings, network_map, runtime).await,
+        BrokerKind::Artemis => shared::open_artemis(settings, service_key, network_map, runtime).await,
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{check_listed, load_network};
 use crate::broker::embedded;
-use crate::config::{BrokerKind, Fault, Loaded, Settings, SignerKind, StoreKind};
+use crate::config::{BrokerKind, Fault, Loaded, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::network::NetworkView;
 use crate::domain::{PublicKey, Timestamp};
 use crate::hsm::file_key;
@@ -61,6 +61,15 @@ fn examine_store(settings: &Settings) -> (Vec<Finding>, bool) {
 
 /// The broker's findings. `running` tells whether a worker is known to run here.
 fn examine_broker(settings: &Settings, view: Option<&NetworkView>, running: bool) -> Vec<Finding> {
+    // Whatever takes requests of nodes, the worker answers them itself.
+    let answers = settings.broker.senders == Senders::Peers;
+    let mut findings: Vec<_> = answers.then(|| super::broker::examine_identity(settings)).into_iter().collect();
+    findings.extend(examine_requests(settings, view, running));
+    findings
+}
+
+/// Where requests come from.
+fn examine_requests(settings: &Settings, view: Option<&NetworkView>, running: bool) -> Vec<Finding> {
     match settings.broker.kind {
         BrokerKind::Embedded => {
             let mut findings = embedded::examine(settings.broker.listen, running);

@@ -1,7 +1,7 @@
 //! A development network in which workers and parties are nodes: each with a TLS certificate, the parties with brokers of their
 //! own. A party's broker and its bridges are the product's: what a node does with a real one is shown in `tests/corda`.
 
-#![allow(unreachable_pub, reason = "the rig of one program")]
+#![allow(dead_code, unreachable_pub, reason = "each test file is a program of its own and uses a part of this")]
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -20,7 +20,7 @@ use notary_worker::client::ledger::Draft;
 use notary_worker::client::line::{Connection, Line, Receiver, Sender};
 use notary_worker::config;
 use notary_worker::domain::network::{HostAndPort, NetworkView, Route};
-use notary_worker::domain::{HashAlgorithm, Party, SecureHash, StateRef, Timestamp, TxId, X500Name};
+use notary_worker::domain::{HashAlgorithm, Party, PublicKey, SecureHash, StateRef, Timestamp, TxId, X500Name};
 use notary_worker::keys::PrivateKey;
 use notary_worker::keys::file::{create, load_plain};
 use notary_worker::network::development::{self, DevelopmentNetwork, PartyAccount, Spec};
@@ -100,7 +100,23 @@ impl Network {
         development::worker(n).0
     }
 
-    fn settings(&self, n: usize) -> Vec<String> {
+    /// Where nodes find worker `n`.
+    pub fn address(&self, n: usize) -> SocketAddr {
+        self.workers[n - 1]
+    }
+
+    /// The identity key of worker `n`, as the network map has it.
+    pub fn worker_key(&self, n: usize) -> PublicKey {
+        let map = FileNetworkMap::load(&self.dir().join("network"), SystemClock.now()).expect("the network is sound");
+        map.view().parties[&self.worker_name(n)].owning_key.clone()
+    }
+
+    /// The service's inbox.
+    pub fn service_inbox(&self) -> String {
+        format!("p2p.inbound.{}", self.service.owning_key.name_hash())
+    }
+
+    pub fn settings(&self, n: usize) -> Vec<String> {
         let dir = self.dir();
         let file = |name: &str| dir.join(name).display().to_string();
         vec![
@@ -167,6 +183,7 @@ impl Network {
             bridges: bridges.collect(),
             account,
             tls,
+            folder,
             broker: Mutex::new(None),
             service: self.service.clone(),
             parameters: self.parameters,
@@ -190,6 +207,7 @@ pub struct Node {
     inbox: String,
     address: SocketAddr,
     tls: PeerTls,
+    folder: PathBuf,
     /// To each worker.
     bridges: Vec<Bridges>,
     broker: Mutex<Option<Arc<Endpoint>>>,
@@ -218,6 +236,21 @@ impl Node {
 
     fn broker(&self) -> Arc<Endpoint> {
         Arc::clone(self.broker.lock().expect("nobody panics with it").as_ref().expect("it runs"))
+    }
+
+    /// Its TLS, for whatever its bridges do not do.
+    pub fn tls(&self) -> &PeerTls {
+        &self.tls
+    }
+
+    /// Its TLS certificate with those above it, in DER, and its key, PKCS#8.
+    pub fn tls_files(&self) -> (Vec<Vec<u8>>, Vec<u8>) {
+        let key = load_plain(&self.folder.join("tls.p8")).expect("a key");
+        (self.tls.identity().chain().to_vec(), key.to_pkcs8_der().as_bytes().to_vec())
+    }
+
+    pub fn name(&self) -> X500Name {
+        self.account.party.name.clone()
     }
 
     pub async fn next(&self) -> Delivery {

@@ -65,13 +65,17 @@ impl RabbitRig {
     }
 
     pub fn service(&self) -> Service {
-        let worker =
-            |number: u8| WorkerAccount { name: worker_name(number), user: self.user(&format!("worker{number}")) };
+        let worker = |number: u8| WorkerAccount {
+            name: worker_name(number),
+            user: self.user(&format!("worker{number}")),
+            inbox: None,
+        };
         let caller = |party: &&str| CallerAccount { user: self.user(party), inbox: None };
         Service {
             prefix: PREFIX.into(),
             workers: vec![worker(1), worker(2)],
             callers: PARTIES.iter().chain(&[STRANGER]).map(caller).collect(),
+            inbox: None,
             secrets: Some(self.callers.path().join("secrets")),
         }
     }

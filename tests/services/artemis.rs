@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -46,6 +47,8 @@ pub struct Certificates<'a> {
     pub identity: &'a Path,
     /// `user = DN`, with its roles, separated by commas.
     pub users: &'a [(&'a str, &'a str, &'a str)],
+    /// How clients may say who they are, separated by commas. PLAIN beside EXTERNAL is a trap: `tests/artemis_peers/login.rs`.
+    pub mechanisms: &'a str,
 }
 
 impl Server {
@@ -57,6 +60,20 @@ impl Server {
     }
 
     pub fn start(certificates: Option<Certificates<'_>>) -> Result<Self, Missing> {
+        Self::start_with(|etc, tls_port| {
+            if let Some(certificates) = certificates {
+                secure(etc, &certificates, tls_port);
+            }
+        })
+    }
+
+    /// A broker with acceptors for Corda nodes, as `broker/artemis/peers` has them.
+    pub fn start_for_peers(acceptors: &[PeerAcceptor<'_>], root: &Path, login: Login) -> Result<Self, Missing> {
+        Self::start_with(|etc, _| open_to_peers(etc, acceptors, root, login))
+    }
+
+    /// `configure` gets the folder with the broker's own files before it starts, and a port for TLS.
+    fn start_with(configure: impl FnOnce(&Path, u16)) -> Result<Self, Missing> {
         let home = install()?;
         let folder = tempfile::tempdir().expect("a folder");
         let [port, tls_port] = free_ports();
@@ -79,9 +96,7 @@ impl Server {
             .output()
             .expect("artemis create runs");
         assert!(created.status.success(), "{created:?}");
-        if let Some(certificates) = certificates {
-            secure(&instance.join("etc"), &certificates, tls_port);
-        }
+        configure(&instance.join("etc"), tls_port);
         let guardian = guardian();
         let running = launch(&instance);
         let server = Self { folder, port, tls_port, running: Mutex::new(running), guardian: Mutex::new(guardian) };
@@ -224,9 +239,10 @@ fn guardian() -> Child {
 fn secure(etc: &Path, certificates: &Certificates<'_>, port: u16) {
     let acceptor = format!(
         "<acceptor name=\"tls\">tcp://127.0.0.1:{port}?protocols=AMQP;sslEnabled=true;keyStoreType=PEM;keyStorePath={};\
-         needClientAuth=true;trustStoreType=PEMCA;trustStorePath={};saslMechanisms=EXTERNAL,PLAIN</acceptor></acceptors>",
+         needClientAuth=true;trustStoreType=PEMCA;trustStorePath={};saslMechanisms={}</acceptor></acceptors>",
         certificates.identity.display(),
-        certificates.authorities.display()
+        certificates.authorities.display(),
+        certificates.mechanisms
     );
     let file = etc.join("broker.xml");
     let xml = fs::read_to_string(&file).expect("it was created").replace("</acceptors>", &acceptor);
@@ -252,6 +268,65 @@ fn secure(etc: &Path, certificates: &Certificates<'_>, port: u16) {
     fs::write(etc.join("cert-roles.properties"), roles).expect("written");
 }
 
+/// An acceptor for Corda nodes.
+pub struct PeerAcceptor<'a> {
+    pub address: SocketAddr,
+    /// PEM: the worker's TLS certificate with those above it, and its key.
+    pub chain: &'a Path,
+    pub key: &'a Path,
+}
+
+/// How an acceptor for Corda nodes decides whom it lets in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// As declared.
+    Declared,
+    /// By certificate alone, whatever name the client says: what the declaration warns of.
+    ByCertificateAlone,
+}
+
+/// Merges the declaration's files into those of the broker, with certificates in place of its examples.
+fn open_to_peers(etc: &Path, acceptors: &[PeerAcceptor<'_>], root: &Path, login: Login) {
+    let declared = Path::new(env!("CARGO_MANIFEST_DIR")).join("broker/artemis/peers");
+    let read = |path: &Path| fs::read_to_string(path).expect("it reads");
+    let example = read(&declared.join("broker.xml"));
+    let example = example.lines().find(|line| line.contains("<acceptor name=\"peers\">")).expect("it is there");
+    let mut merged = String::new();
+    for (number, PeerAcceptor { address, chain, key }) in acceptors.iter().enumerate() {
+        let identity = etc.join(format!("peers-{number}.pem"));
+        fs::write(&identity, read(key) + &read(chain)).expect("written");
+        let mut acceptor = example.to_owned();
+        for (old, new) in [
+            ("\"peers\"", format!("\"peers-{number}\"")),
+            ("0.0.0.0:10002", address.to_string()),
+            ("keyStorePath=etc/worker-tls.p12;keyStorePassword=CHANGE-ME", pem("keyStore", "PEM", &identity)),
+            ("trustStorePath=etc/network-root.p12;trustStorePassword=CHANGE-ME", pem("trustStore", "PEMCA", root)),
+        ] {
+            assert!(acceptor.contains(old), "{old}");
+            acceptor = acceptor.replace(old, &new);
+        }
+        merged += &acceptor;
+        merged += "\n";
+    }
+    let file = etc.join("broker.xml");
+    let xml = read(&file).replace("</acceptors>", &format!("{merged}</acceptors>"));
+    fs::write(&file, xml).expect("written");
+    let mut logins = read(&declared.join("login.config"));
+    if login == Login::ByCertificateAlone {
+        let password = logins.find("org.apache.activemq.artemis.spi.core.security.jaas.PropertiesLoginModule");
+        logins.truncate(password.expect("it is there"));
+        logins += "};\n";
+    }
+    fs::write(etc.join("login.config"), read(&etc.join("login.config")) + &logins).expect("written");
+    for name in ["peer-certificates.properties", "peer-roles.properties", "peer-users.properties"] {
+        fs::copy(declared.join(name), etc.join(name)).expect("copied");
+    }
+}
+
+fn pem(store: &str, kind: &str, path: &Path) -> String {
+    format!("{store}Type={kind};{store}Path={}", path.display())
+}
+
 /// A connection of a client that is not ours (fe2o3-amqp): what tests do behind the back of the code under test.
 pub struct Foreign {
     connection: ConnectionHandle<()>,
@@ -270,6 +345,29 @@ impl Foreign {
             .expect("it connects");
         let session = Session::begin(&mut connection).await.expect("a session");
         Self { connection, session, links: 0 }
+    }
+
+    /// The same over a stream, such as one with TLS, that somebody has connected; or why it is not let in.
+    pub async fn over<S>(stream: S, user: &str, password: &str) -> Result<Self, String>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + std::fmt::Debug + Send + Unpin + 'static,
+    {
+        let profile = SaslProfile::Plain { username: user.to_owned(), password: password.to_owned() };
+        let mut connection = Connection::builder()
+            .container_id(format!("foreign-{user}"))
+            .scheme("amqp")
+            .sasl_profile(profile)
+            .open_with_stream(stream)
+            .await
+            .map_err(|error| format!("{error:?}"))?;
+        let session = Session::begin(&mut connection).await.map_err(|error| format!("{error:?}"))?;
+        Ok(Self { connection, session, links: 0 })
+    }
+
+    /// A link as a bridge attaches it: no capabilities, and the target may be anything.
+    pub async fn bridge_sender(&mut self, address: &str) -> Result<Sender, String> {
+        let sender = Sender::builder().name(self.link()).source(address).target(address).attach(&mut self.session);
+        sender.await.map_err(|error| format!("{error:?}"))
     }
 
     fn link(&mut self) -> String {

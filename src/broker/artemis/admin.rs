@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::acceptors;
 use super::access::Access;
 use super::management::{BROKER, Management};
 use super::topology::{Divert, Permission, Queue, Setting, Topology};
@@ -14,6 +15,19 @@ use crate::ports::Finding;
 
 /// What must be merged into the broker's own file, as management cannot set it.
 pub const BROKER_XML: &str = include_str!("../../../broker/artemis/broker.xml");
+
+/// The same if Corda nodes send requests, with the files for the login of nodes.
+pub const PEERS_FILES: &str = concat!(
+    include_str!("../../../broker/artemis/peers/broker.xml"),
+    "\n---- etc/login.config\n",
+    include_str!("../../../broker/artemis/peers/login.config"),
+    "\n---- etc/peer-certificates.properties\n",
+    include_str!("../../../broker/artemis/peers/peer-certificates.properties"),
+    "\n---- etc/peer-users.properties\n",
+    include_str!("../../../broker/artemis/peers/peer-users.properties"),
+    "\n---- etc/peer-roles.properties\n",
+    include_str!("../../../broker/artemis/peers/peer-roles.properties"),
+);
 
 /// The first version that is known to keep diverts and users that management made, and to note the original address on messages of
 /// any size; the one that the tests use.
@@ -192,7 +206,14 @@ impl ArtemisAdmin {
         let management = Management::connect(&self.access)?;
         let mut findings = vec![version(&management.attribute(BROKER, "Version")?)];
         findings.extend(durability(&management));
-        findings.extend(acceptors(&management.document("getAcceptorsAsJSON", json!([]))?));
+        let listening = management.document("getAcceptorsAsJSON", json!([]))?;
+        match self.service.inbox {
+            None => findings.extend(acceptors::for_users(&listening)),
+            Some(_) => {
+                findings.extend(acceptors::in_plain_text(&listening));
+                findings.extend(acceptors::for_nodes(&listening));
+            }
+        }
         let steps = self.steps(&management)?;
         if steps.is_empty() {
             let found = format!("{} queues and all around them are as declared", self.topology.queues.len());
@@ -258,7 +279,8 @@ impl ArtemisAdmin {
                 let advice = "read the property x-notary-reason of each; `notary inspect` decodes the body";
                 findings.push(Finding::warning(&subject, format!("{messages} requests are parked"), advice));
             }
-            if *name == format!("{prefix}.requests") && *consumers == 0 {
+            let inbox = self.service.inbox.as_ref().is_some_and(|_| *name != format!("{prefix}.dead"));
+            if (inbox || *name == format!("{prefix}.requests")) && *consumers == 0 {
                 findings.push(Finding::warning(&subject, "no worker receives from it", "start a worker"));
             }
             if name.starts_with(&format!("{prefix}.from.")) && *messages > 0 {
@@ -302,7 +324,10 @@ impl Administrator for ArtemisAdmin {
     }
 
     fn file(&self) -> &'static str {
-        BROKER_XML
+        match self.service.inbox {
+            None => BROKER_XML,
+            Some(_) => PEERS_FILES,
+        }
     }
 
     fn examine(&self) -> Vec<Finding> {
@@ -465,29 +490,6 @@ fn durability(management: &Management) -> Vec<Finding> {
     findings
 }
 
-fn acceptors(acceptors: &Value) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for acceptor in acceptors.as_array().into_iter().flatten() {
-        let subject = format!("artemis: acceptor {}", acceptor["name"].as_str().unwrap_or("?"));
-        let (params, more) = (&acceptor["params"], &acceptor["extraProps"]);
-        let either = |key: &str| params[key].as_str().or_else(|| more[key].as_str()).map(str::to_owned);
-        let host = either("host").unwrap_or_default();
-        let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if either("sslEnabled").as_deref() != Some("true") && !loopback {
-            let advice = "enable TLS (sslEnabled=true), or let it listen on loopback only";
-            findings.push(Finding::warning(&subject, format!("plain text at {host}"), advice));
-        }
-        if either("amqpDuplicateDetection").as_deref() == Some("false") {
-            let advice = "set amqpDuplicateDetection=true: answers that are sent again must be dropped";
-            findings.push(Finding::fault(&subject, "does not drop duplicates", advice));
-        }
-    }
-    if findings.is_empty() {
-        findings.push(Finding::good("artemis: acceptors", "none in plain text beyond this machine"));
-    }
-    findings
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -511,14 +513,15 @@ mod tests {
 
     #[test]
     fn plain_acceptors_and_old_brokers_are_found() {
-        let found = acceptors(&json!([
+        let found = acceptors::for_users(&json!([
             { "name": "a", "params": { "host": "0.0.0.0" }, "extraProps": {} },
             { "name": "b", "params": { "host": "0.0.0.0", "sslEnabled": "true" }, "extraProps": {} },
             { "name": "c", "params": { "host": "127.0.0.1" }, "extraProps": { "amqpDuplicateDetection": "false" } },
+            { "name": "d", "params": { "host": "127.0.0.1" }, "extraProps": { "saslMechanisms": "EXTERNAL, PLAIN" } },
         ]));
         assert_eq!(
             found.iter().map(|finding| finding.severity).collect::<Vec<_>>(),
-            [Severity::Warning, Severity::Fault]
+            [Severity::Warning, Severity::Fault, Severity::Fault]
         );
         for (text, good) in [("2.40.0", true), ("3.0.0", true), ("2.31.2", false), ("", false)] {
             assert_eq!(version(&json!(text)).severity == Severity::Good, good, "{text}");

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Options;
 use super::access::explain;
+use super::claims::{Claim, claim};
 use super::state::{Held, Lane, Session, Shared};
 use crate::broker::amqp::connection::{Disposal, Incoming, SendOutcome};
 use crate::broker::amqp::message::{Message, OutgoingMessage};
@@ -28,7 +29,7 @@ const RELEASE: Pause = Pause { base: Duration::from_millis(50), cap: Duration::f
 
 /// Why a message was parked, for people.
 const REASON: &str = "x-notary-reason";
-/// Who sent it, as the broker says.
+/// Who sent it, as the broker says; if a Corda node did, as it says itself.
 const USER: &str = "x-notary-user";
 /// From which queue it was parked.
 const QUEUE: &str = "x-notary-queue";
@@ -48,6 +49,20 @@ pub(super) struct Desk {
     pub options: Arc<Options>,
     pub callers: Arc<Callers>,
     pub network_map: Arc<dyn NetworkMap>,
+}
+
+/// Why a request is not offered to the worker.
+enum Refusal {
+    /// It never will be.
+    Park(Park),
+    /// It may be once the network map knows its sender, of this name.
+    Unknown(String),
+}
+
+impl From<Park> for Refusal {
+    fn from(park: Park) -> Self {
+        Self::Park(park)
+    }
 }
 
 /// What a request says of itself, as far as the worker's side of the broker needs it.
@@ -79,6 +94,7 @@ impl Desk {
             _ => 0,
         };
         let origin = match &decoded {
+            Some(Ok(message)) if self.options.inboxes.is_some() => message.validated_user.map(str::to_owned),
             Some(Ok(message)) => message.original_address.map(str::to_owned),
             _ => None,
         };
@@ -109,23 +125,41 @@ impl Desk {
                 };
                 shared.offer(delivery, held);
             }
-            Err(park) => {
+            Err(refusal) => {
+                let park = match refusal {
+                    Refusal::Park(park) => Some(park),
+                    Refusal::Unknown(name) => self.lost_patience(&name, prior_deliveries),
+                };
                 let id = shared.withhold(held.clone());
                 let (desk, shared) = (self.clone(), Arc::clone(shared));
                 // Bounded: each takes one of the deliveries that the broker was given credit for.
                 runtime.spawn(async move {
-                    // If it fails the request comes again, and is parked then.
-                    let _ = desk.park(&shared, &held, &park).await;
+                    // If it fails the request comes again, and is judged then.
+                    let _ = match park {
+                        Some(park) => desk.park(&shared, &held, &park).await,
+                        None => desk.release(&shared, &held).await,
+                    };
                     shared.settled(id);
                 });
             }
         }
     }
 
+    /// Whether to park a request whose sender the network map does not know, rather than let it come again.
+    fn lost_patience(&self, name: &str, prior_deliveries: u32) -> Option<Park> {
+        if prior_deliveries == 0 {
+            let caller = printable(name, REASON_CHARS_MAX);
+            tracing::warn!(caller, "not in the network map: its request waits for the map");
+        }
+        let lost = prior_deliveries.saturating_add(1) >= self.options.deliveries_max;
+        let reason = || format!("it says to be from {name}, whom the network map does not know");
+        lost.then(|| Park { kind: "unknown_user", reason: reason() })
+    }
+
     /// Whose request it is, and where its answer goes; or why nobody is to see it.
-    fn judge(&self, decoded: Option<Result<Message<'_>, impl std::fmt::Display>>) -> Result<Judged, Park> {
-        let park = |kind, reason: String| Err(Park { kind, reason });
-        let Options { deliveries_max, message_bytes_max, names, .. } = &*self.options;
+    fn judge(&self, decoded: Option<Result<Message<'_>, impl std::fmt::Display>>) -> Result<Judged, Refusal> {
+        let park = |kind, reason: String| Err(Refusal::Park(Park { kind, reason }));
+        let Options { deliveries_max, message_bytes_max, .. } = &*self.options;
         let message = match decoded {
             None => return park("oversized", format!("longer than the {message_bytes_max} bytes that are allowed")),
             Some(Err(error)) => return park("unreadable", format!("no AMQP message: {error}")),
@@ -138,31 +172,54 @@ impl Desk {
                 format!("delivered {count} times without being settled; {deliveries_max} are allowed"),
             );
         }
-        let Some(user) = message.original_address.and_then(|origin| self.options.entrances.user(origin)) else {
+        let (user, caller, reply_to) = match self.options.inboxes {
+            None => self.user(&message)?,
+            Some(_) => self.peer(&message)?,
+        };
+        Ok(Judged {
+            user,
+            caller,
+            reply_to,
+            correlation: message.correlation_id.or(message.message_id).map(<[u8]>::to_vec),
+            platform_version: message.platform_version,
+            dedup_id: message.dedup_id.map(str::to_owned),
+            sent_at: message.created_ms.map(Timestamp::from_millis),
+            body: message.body.into_owned(),
+        })
+    }
+
+    /// The broker's user who sent a message, its party, and where its answer goes.
+    fn user(&self, message: &Message<'_>) -> Result<(String, X500Name, String), Park> {
+        let Options { entrances, names, .. } = &*self.options;
+        let Some(user) = message.original_address.and_then(|origin| entrances.user(origin)) else {
             let origin = message.original_address.unwrap_or("nowhere");
-            return park("anonymous", format!("it came through {origin:?}, which is nobody's entrance"));
+            let reason = format!("it came through {origin:?}, which is nobody's entrance");
+            return Err(Park { kind: "anonymous", reason });
         };
         let view = self.network_map.view();
         let Some(party) = self.callers.party(user, &view) else {
-            return park("unknown_user", format!("broker user {user:?} is no party that this notary knows"));
+            let reason = format!("broker user {user:?} is no party that this notary knows");
+            return Err(Park { kind: "unknown_user", reason });
         };
-        match reply_address(message.reply_to, user, &party, &view, &names.replies) {
-            Ok(reply_to) => Ok(Judged {
-                user: user.to_owned(),
-                caller: party,
-                reply_to,
-                correlation: message.correlation_id.or(message.message_id).map(<[u8]>::to_vec),
-                platform_version: message.platform_version,
-                dedup_id: message.dedup_id.map(str::to_owned),
-                sent_at: message.created_ms.map(Timestamp::from_millis),
-                body: message.body.into_owned(),
-            }),
-            Err(reason) => park("reply_queue", reason),
+        let reply_to = reply_address(message.reply_to, user, &party, &view, &names.replies);
+        let reply_to = reply_to.map_err(|reason| Park { kind: "reply_queue", reason })?;
+        Ok((user.to_owned(), party, reply_to))
+    }
+
+    /// The same of a message from a Corda node, whose answer does not pass here.
+    fn peer(&self, message: &Message<'_>) -> Result<(String, X500Name, String), Refusal> {
+        match claim(message.validated_user, &self.network_map.view()) {
+            Claim::Party(name) => Ok((name.to_string(), name, String::new())),
+            Claim::Unknown(name) => Err(Refusal::Unknown(name.to_string())),
+            Claim::Nobody(reason) => Err(Park { kind: "anonymous", reason }.into()),
         }
     }
 
     /// Sends replies in order, and returns once they are safe.
     pub(super) async fn reply(&self, held: &Held, replies: Vec<Reply>) -> Result<(), QueueError> {
+        if self.options.inboxes.is_some() {
+            return Err(QueueError::Unsafe("Corda nodes are answered at their own brokers".into()));
+        }
         let letters = replies.iter().map(|reply| {
             let letter = OutgoingMessage {
                 correlation_id: held.correlation.as_deref(),
@@ -224,8 +281,13 @@ impl Desk {
         held.session.connection.dispose(held.number, disposal).map_err(|_| lost())
     }
 
-    /// Gives back after a pause, and has the broker count it. A worker that leaves, or loses the connection, does not pause.
+    /// Gives back after a pause, and has the broker count it. A worker that leaves, or loses the connection, does not pause. Where
+    /// nodes send, the broker pauses before it delivers again (redeliveryDelay): one that cannot be answered, or that nobody knows
+    /// yet, takes no place here meanwhile, as all nodes share them.
     pub(super) async fn release(&self, shared: &Shared, held: &Held) -> Result<(), QueueError> {
+        if self.options.inboxes.is_some() {
+            return self.dispose(held, Disposal::Failed);
+        }
         let mut wish = shared.wish.subscribe();
         tokio::select! {
             () = sleep(RELEASE.after(held.prior_deliveries)) => {}
@@ -257,7 +319,7 @@ impl Desk {
             }
         };
         metrics::parked(park.kind);
-        tracing::warn!(queue = names.requests, user, reason, "request parked");
+        tracing::warn!(queue = self.options.queue(held.lane), user, reason, "request parked");
         parked
     }
 
@@ -266,7 +328,7 @@ impl Desk {
         // What is no message is parked as it came.
         let body = if decoded.body.is_empty() { message } else { &decoded.body };
         let headers =
-            [(REASON, reason.to_owned()), (USER, user.to_owned()), (QUEUE, self.options.names.requests.clone())];
+            [(REASON, reason.to_owned()), (USER, user.to_owned()), (QUEUE, self.options.queue(held.lane).to_owned())];
         let sent_as = decoded.dedup_id.unwrap_or("unknown");
         let letter = OutgoingMessage {
             message_id: Some(sent_as),

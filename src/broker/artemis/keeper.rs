@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::access::explain;
 use super::desk::Desk;
 use super::proof;
-use super::state::{Lane, Session, Shared};
+use super::state::{Held, Lane, Session, Shared};
+use crate::broker::access::ConnectError;
 use crate::broker::amqp::connection::{Connection, Disposal, Incoming, Receiver, ReceiverOptions};
 use crate::broker::deliveries::Wish;
-use crate::broker::pause::Pause;
-
-/// The first pause between rounds of attempts to connect.
-const RECONNECT_BASE: Duration = Duration::from_millis(100);
+use crate::broker::reconnect::{self, First};
 
 /// How often a resting worker looks for messages that the broker has given to its links just when it drained their credit: they
 /// stay there, neither sent nor anyone else's, until there is credit again or the link ends (seen with Artemis 2.40).
@@ -33,9 +31,6 @@ pub(super) struct Keeper {
     pub shared: Arc<Shared>,
     pub runtime: Handle,
 }
-
-/// Whom to tell how the first round of attempts ended.
-type First = Option<oneshot::Sender<Result<(), String>>>;
 
 /// One of the links by which requests come.
 struct Intake {
@@ -85,46 +80,31 @@ impl Intake {
     }
 }
 
+impl reconnect::Keeper for Keeper {
+    const BROKER: &'static str = "artemis";
+    type Held = Held;
+
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    async fn attempt(
+        &self,
+        host: &str,
+        wish: &mut watch::Receiver<Wish>,
+        first: &mut First,
+    ) -> Result<bool, ConnectError> {
+        let options = &self.desk.options;
+        let connection = options.access.connect(host, options.frames_max(), &self.runtime).await?;
+        Ok(self.session(host, connection, wish, first).await)
+    }
+}
+
 impl Keeper {
     /// Runs until the wish is to close, or until no host could be served from in the first round.
     pub(super) async fn run(self, first: oneshot::Sender<Result<(), String>>) {
         let options = Arc::clone(&self.desk.options);
-        let hosts = &options.access.hosts;
-        let rounds = Pause { base: RECONNECT_BASE, cap: options.reconnect_cap };
-        let mut wish = self.shared.wish.subscribe();
-        let mut first: First = Some(first);
-        let (mut attempt, mut failures) = (0_usize, 0_u32);
-        while *wish.borrow_and_update() != Wish::Close {
-            let host = &hosts[attempt % hosts.len()];
-            let served = match options.access.connect(host, options.frames_max(), &self.runtime).await {
-                Ok(connection) => self.session(host, connection, &mut wish, &mut first).await,
-                Err(error) => {
-                    tracing::warn!(broker = "artemis", %error, "cannot connect");
-                    self.shared.down(None, &error.to_string());
-                    false
-                }
-            };
-            if served {
-                // The host was good: it is tried first, after a pause that gives it time.
-                failures = 0;
-            } else {
-                attempt += 1;
-                failures += 1;
-                // Every host is tried once before the first pause.
-                if !attempt.is_multiple_of(hosts.len()) {
-                    continue;
-                }
-                if let Some(first) = first.take() {
-                    // Whoever opens the queue waits for exactly this.
-                    let _ = first.send(Err(self.shared.session().err().unwrap_or_default()));
-                    return;
-                }
-            }
-            let round = failures / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
-            let closing = wish.wait_for(|wish| *wish == Wish::Close);
-            // Either way the loop looks again.
-            let _ = timeout(rounds.after(round), closing).await;
-        }
+        reconnect::keep(self, &options.access.hosts, options.reconnect_cap, first).await;
     }
 
     /// One connection, to its end. Returns whether it ever served.
@@ -160,7 +140,9 @@ impl Keeper {
         served: &mut bool,
     ) -> Result<(), String> {
         let connection = &session.connection;
-        proof::prove(connection, &self.desk.options).await?;
+        if self.desk.options.inboxes.is_none() {
+            proof::prove(connection, &self.desk.options).await?;
+        }
         let [mut any, mut named] = [Lane::Any, Lane::Named].map(|lane| Intake {
             lane,
             receiver: None,
@@ -235,7 +217,7 @@ impl Keeper {
         resting: bool,
     ) -> Result<(), String> {
         let Some(incoming) = incoming else {
-            let requests = &self.desk.options.names.requests;
+            let requests = self.desk.options.queue(intake.lane);
             return Err(match session.connection.end() {
                 Some(error) => explain(&error),
                 None => format!("the broker ended the link to {requests}; was the queue deleted?"),
@@ -252,13 +234,14 @@ impl Keeper {
 
     async fn attach(&self, connection: &Connection, lane: Lane) -> Result<Receiver, String> {
         let options = &self.desk.options;
-        let requests = &options.names.requests;
+        let requests = options.queue(lane);
         let (selector, priority) = match lane {
             Lane::Any => (None, ANY_PRIORITY),
+            Lane::Named if options.inboxes.is_some() => (None, ANY_PRIORITY),
             Lane::Named => (Some(format!("worker='{}'", options.worker_name.replace('\'', "''"))), NAMED_PRIORITY),
         };
         let receiving = ReceiverOptions {
-            address: Some(requests.clone()),
+            address: Some(requests.to_owned()),
             selector,
             priority: Some(priority),
             message_bytes_max: options.message_bytes_max,

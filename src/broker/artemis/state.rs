@@ -42,9 +42,9 @@ impl Session {
 /// On which link a request came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lane {
-    /// Any request.
+    /// Any request, or what lies in the service's inbox.
     Any,
-    /// Requests that name this worker.
+    /// Requests that name this worker, or what lies in its own inbox.
     Named,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Held {
     pub lane: Lane,
     /// As the connection knows it.
     pub number: u32,
-    /// Who sent it, as the broker says; for people.
+    /// Who sent it, as the broker says, or the sender itself if that is a Corda node; for people.
     pub user: String,
     /// Where its replies go.
     pub reply_to: String,

@@ -1,4 +1,5 @@
-//! The declaration in `broker/artemis/topology.toml`, put together for one service.
+//! The declarations in `broker/artemis/`, put together for one service: `topology.toml` if users send requests, `peers/topology.toml`
+//! if Corda nodes do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::broker::admin::Service;
 use crate::broker::declaration::{Entry, Filling, Values};
 
-/// The declaration.
-const SOURCE: &str = include_str!("../../../broker/artemis/topology.toml");
+/// The declarations.
+const USERS: &str = include_str!("../../../broker/artemis/topology.toml");
+const PEERS: &str = include_str!("../../../broker/artemis/peers/topology.toml");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +21,7 @@ struct Source {
     permission: Vec<Entry<Permission>>,
     user: Vec<Entry<User>>,
     queue: Vec<Entry<Queue>>,
+    #[serde(default)]
     divert: Vec<Entry<Divert>>,
 }
 
@@ -111,7 +114,19 @@ impl Topology {
         for caller in &service.callers {
             check_name("caller", &caller.user)?;
         }
-        let source: Source = toml::from_str(SOURCE).map_err(|error| format!("topology.toml: {error}"))?;
+        let source = match &service.inbox {
+            None => USERS,
+            Some(inbox) => {
+                check_name("inbox", inbox)?;
+                for worker in &service.workers {
+                    let inbox = worker.inbox.as_deref();
+                    let inbox = inbox.ok_or_else(|| format!("{} is not in the network map", worker.name))?;
+                    check_name("inbox", inbox)?;
+                }
+                PEERS
+            }
+        };
+        let source: Source = toml::from_str(source).map_err(|error| format!("topology.toml: {error}"))?;
         let filling = Filling::new(service, |caller| Some(("{caller.role}", role(&service.prefix, &caller.user))));
         let mut users: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for user in filling.each(&source.user, |user, v| User { name: v.text(&user.name), role: v.text(&user.role) }) {
@@ -174,6 +189,7 @@ mod tests {
         let worker = WorkerAccount {
             name: X500Name::parse("O=Notary Worker 1, L=Zurich, C=CH").expect("a legal name"),
             user: "w1".into(),
+            inbox: Some("p2p.inbound.W".into()),
         };
         let caller = |(user, inbox): &(&str, Option<&str>)| CallerAccount {
             user: (*user).into(),
@@ -183,6 +199,7 @@ mod tests {
             prefix: "notary".into(),
             workers: vec![worker],
             callers: users.iter().map(caller).collect(),
+            inbox: None,
             secrets: None,
         }
     }
@@ -211,6 +228,31 @@ mod tests {
         }
         assert!(topology.diverts.iter().all(|d| topology.queues.iter().any(|queue| queue.name == d.from)));
         assert!(topology.diverts.iter().all(|d| topology.queues.iter().any(|queue| queue.name == d.to)));
+    }
+
+    /// What a node may do: send to the two kinds of inbox. Nothing is created for it, wherever it asks.
+    #[test]
+    fn peers_may_send_to_the_inboxes_and_to_nothing_else() {
+        let peers = Service { inbox: Some("p2p.inbound.S".into()), ..service(&[]) };
+        let topology = Topology::of(&peers).expect("good names");
+        let may = |right: fn(&Permission) -> &BTreeSet<String>| -> Vec<&str> {
+            let permissions = topology.permissions.iter().filter(|p| right(p).contains("notary.peer"));
+            permissions.map(|permission| permission.matches.as_str()).collect()
+        };
+        assert_eq!(may(|permission| &permission.send), ["p2p.inbound.S", "p2p.inbound.W"]);
+        assert!(may(|permission| &permission.consume).is_empty() && may(|permission| &permission.browse).is_empty());
+        let queues: Vec<_> = topology.queues.iter().map(|queue| queue.name.as_str()).collect();
+        assert_eq!(queues, ["notary.dead", "p2p.inbound.S", "p2p.inbound.W"]);
+        assert!(topology.diverts.is_empty());
+        for setting in &topology.settings {
+            assert_eq!(setting.values["autoCreateAddresses"], false, "{}", setting.matches);
+        }
+        assert!(topology.settings.iter().any(|setting| setting.matches == "p2p.inbound.#"), "unknown inboxes too");
+
+        let mut strangers = peers;
+        strangers.workers[0].inbox = None;
+        let problem = Topology::of(&strangers).expect_err("nobody could reach this worker");
+        assert!(problem.contains("not in the network map"), "{problem}");
     }
 
     #[test]

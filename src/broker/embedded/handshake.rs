@@ -101,7 +101,7 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         hostname: None,
         max_frame_size: limits.frame_bytes_max,
         channel_max: limits.sessions_per_connection_max - 1,
-        idle_time_out: u32::try_from(limits.idle_timeout.as_millis() / 2).unwrap_or(u32::MAX),
+        idle_time_out: u32::try_from(limits.idle_timeout.as_millis() / 4).unwrap_or(u32::MAX),
     };
     let mut answer = Vec::new();
     ours.write(&mut answer);

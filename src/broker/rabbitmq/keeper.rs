@@ -13,14 +13,13 @@ use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::lanes::Lanes;
-use super::state::{Session, Shared};
+use super::state::{Held, Session, Shared};
 use super::transport::explain;
 use super::worker::Desk;
+use crate::broker::access::ConnectError;
 use crate::broker::deliveries::Wish;
-use crate::broker::pause::Pause;
+use crate::broker::reconnect::{self, First};
 
-/// The first pause between rounds of attempts to connect.
-const RECONNECT_BASE: Duration = Duration::from_millis(100);
 /// How often the connection's state is looked at, besides being told: lapin tells of errors, and this finds what it forgot to tell.
 const GLANCE: Duration = Duration::from_millis(250);
 
@@ -31,55 +30,37 @@ pub(super) struct Keeper {
     pub runtime: Handle,
 }
 
-/// Whom to tell how the first round of attempts ended.
-type First = Option<oneshot::Sender<Result<(), String>>>;
-
 /// Both queues being consumed.
 struct Intake {
     requests: Consumer,
     own: Consumer,
 }
 
+impl reconnect::Keeper for Keeper {
+    const BROKER: &'static str = "rabbitmq";
+    type Held = Held;
+
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    async fn attempt(
+        &self,
+        host: &str,
+        wish: &mut watch::Receiver<Wish>,
+        first: &mut First,
+    ) -> Result<bool, ConnectError> {
+        let options = &self.desk.options;
+        let connection = options.access.connect(host, &self.runtime).await?;
+        Ok(self.session(host, connection, wish, first).await)
+    }
+}
+
 impl Keeper {
-    /// Runs until the wish is to close, or until no host could be reached in the first round.
+    /// Runs until the wish is to close, or until no host could be served from in the first round.
     pub(super) async fn run(self, first: oneshot::Sender<Result<(), String>>) {
         let options = Arc::clone(&self.desk.options);
-        let hosts = &options.access.hosts;
-        let rounds = Pause { base: RECONNECT_BASE, cap: options.reconnect_cap };
-        let mut wish = self.shared.wish.subscribe();
-        let mut first: First = Some(first);
-        let (mut attempt, mut failures) = (0_usize, 0_u32);
-        while *wish.borrow_and_update() != Wish::Close {
-            let host = &hosts[attempt % hosts.len()];
-            let served = match options.access.connect(host, &self.runtime).await {
-                Ok(connection) => self.session(host, connection, &mut wish, &mut first).await,
-                Err(error) => {
-                    tracing::warn!(broker = "rabbitmq", %error, "cannot connect");
-                    self.shared.down(None, &error.to_string());
-                    false
-                }
-            };
-            if served {
-                // The host was good: it is tried first, after a pause that gives it time.
-                failures = 0;
-            } else {
-                attempt += 1;
-                failures += 1;
-                // Every host is tried once before the first pause.
-                if !attempt.is_multiple_of(hosts.len()) {
-                    continue;
-                }
-                if let Some(first) = first.take() {
-                    // Whoever opens the queue waits for exactly this.
-                    let _ = first.send(Err(self.shared.session().err().unwrap_or_default()));
-                    return;
-                }
-            }
-            let round = failures / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
-            let closing = wish.wait_for(|wish| *wish == Wish::Close);
-            // Either way the loop looks again.
-            let _ = timeout(rounds.after(round), closing).await;
-        }
+        reconnect::keep(self, &options.access.hosts, options.reconnect_cap, first).await;
     }
 
     /// One connection, to its end. Returns whether it ever served.

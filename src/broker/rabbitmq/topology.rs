@@ -142,11 +142,12 @@ mod tests {
         let name = X500Name::parse("O=Notary Worker 1, L=Zurich, C=CH").expect("a legal name");
         Service {
             prefix: "notary".into(),
-            workers: vec![WorkerAccount { name, user: "worker1".into() }],
+            workers: vec![WorkerAccount { name, user: "worker1".into(), inbox: None }],
             callers: vec![
                 CallerAccount { user: "alice".into(), inbox: None },
                 CallerAccount { user: "O=Bob, L=Rome, C=IT".into(), inbox: Some("p2p.inbound.DLxyz".into()) },
             ],
+            inbox: None,
             secrets: None,
         }
     }

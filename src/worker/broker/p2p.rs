@@ -53,7 +53,7 @@ fn identity(settings: &Settings) -> Result<Identity, StartError> {
 }
 
 /// TLS with nodes, as the worker.
-fn tls(settings: &Settings) -> Result<PeerTls, StartError> {
+pub(super) fn tls(settings: &Settings) -> Result<PeerTls, StartError> {
     let identity = identity(settings)?;
     let failed = StartError::of("p2p.tls_certificate");
     // A bridge sends only to a node whose certificate bears the first name of its node info.
@@ -75,7 +75,7 @@ pub(super) fn open(
 ) -> Result<Broker, StartError> {
     let failed = StartError::of("p2p");
     let tls = tls(settings)?;
-    let bridges = bridges(settings, tls.clone(), network_map, runtime);
+    let bridges = bridges(settings, bridge_limits(settings), tls.clone(), network_map, runtime);
     let known = network_map.view().parties.get(tls.identity().name()).map(|party| party.owning_key.clone());
     // A new worker publishes its node info in a moment.
     let own_key = known.or_else(|| publication::own_key(settings));
@@ -109,17 +109,12 @@ pub(super) fn open(
     })
 }
 
-/// The bridges that answers go out on.
-pub(super) fn bridges(
-    settings: &Settings,
-    tls: PeerTls,
-    network_map: &Arc<dyn NetworkMap>,
-    runtime: &Handle,
-) -> Arc<Bridges> {
+/// What nodes may take of the worker on the way out.
+pub(super) fn bridge_limits(settings: &Settings) -> peers::Limits {
     let slots = settings.flow.slots;
     let usual = peers::Limits::default();
     let hold = Duration::from_millis(settings.p2p.answer_hold_ms);
-    let limits = peers::Limits {
+    peers::Limits {
         bridges_max: settings.p2p.bridges_max,
         answer_hold: hold,
         retry_cap: (hold / 3).max(usual.retry_base),
@@ -129,7 +124,17 @@ pub(super) fn bridges(
         answers_per_stuck_peer_max: usual.answers_per_stuck_peer_max.min((slots / 64).max(1)),
         answers_stuck_max: (slots / 4).max(1),
         ..usual
-    };
+    }
+}
+
+/// The bridges that answers go out on.
+pub(super) fn bridges(
+    settings: &Settings,
+    limits: peers::Limits,
+    tls: PeerTls,
+    network_map: &Arc<dyn NetworkMap>,
+    runtime: &Handle,
+) -> Arc<Bridges> {
     let platform_version = settings.worker.platform_version.into();
     Arc::new(Bridges::new(tls, Arc::clone(network_map), platform_version, limits, runtime))
 }
@@ -164,13 +169,18 @@ fn endpoint_limits(settings: &Settings) -> embedded::Limits {
     }
 }
 
-/// The part of `notary doctor`: the certificate, and the address. `running` tells whether the worker is known to run.
-pub(in crate::worker) fn examine(settings: &Settings, running: bool) -> Vec<Finding> {
+/// Who the worker is to nodes, for `notary doctor`.
+pub(in crate::worker) fn examine_identity(settings: &Settings) -> Finding {
     let subject = "p2p: TLS";
-    let mut findings = vec![match tls(settings) {
+    match tls(settings) {
         Ok(tls) => Finding::good(subject, format!("{} is believed below the network's root", tls.identity().name())),
         Err(error) => Finding::fault(subject, error, "correct the section p2p, or have the certificate issued again"),
-    }];
+    }
+}
+
+/// The part of `notary doctor`: the certificate, and the address. `running` tells whether the worker is known to run.
+pub(in crate::worker) fn examine(settings: &Settings, running: bool) -> Vec<Finding> {
+    let mut findings = vec![examine_identity(settings)];
     findings.extend(embedded::examine_for_nodes(settings.p2p.listen, running));
     if settings.p2p.addresses.is_empty() {
         let advice = "name in p2p.addresses where nodes reach p2p.listen";

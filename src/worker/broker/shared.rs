@@ -7,19 +7,23 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::super::{StartError, inbox};
-use super::{Broker, SECTIONS_BYTES_MAX};
+use super::{Broker, SECTIONS_BYTES_MAX, p2p};
 use crate::broker::admin::{Administrator, CallerAccount, Service, WorkerAccount};
 use crate::broker::artemis::admin::ArtemisAdmin;
-use crate::broker::artemis::{self, Artemis};
+use crate::broker::artemis::{self, Artemis, Inboxes};
 use crate::broker::callers::Callers;
 use crate::broker::names::Names;
+use crate::broker::peers::{self, PeerQueue};
 use crate::broker::rabbitmq::admin::{Management, RabbitMqAdmin};
 use crate::broker::rabbitmq::{self, RabbitMq};
-use crate::config::{BrokerKind, Fault, SecretRef, Settings};
-use crate::domain::X500Name;
+use crate::config::{BrokerKind, Fault, SecretRef, Senders, Settings};
 use crate::domain::network::NetworkView;
+use crate::domain::{PublicKey, X500Name};
 use crate::ports::{NetworkMap, Probe, RequestQueue};
 use crate::tls::TlsFiles;
+
+/// As good as at once.
+const GIVEN_BACK_AFTER: Duration = Duration::from_millis(1);
 
 /// Whom `notary broker` is to declare besides the users that the file of callers names.
 #[derive(Clone, Default, Debug)]
@@ -53,7 +57,9 @@ pub(super) fn preflight(settings: &Settings) -> Vec<Fault> {
     {
         fault("broker.tls_ca", error.to_string());
     }
-    if let Err(error) = Callers::load(&settings.broker.callers) {
+    if settings.broker.senders == Senders::Peers {
+        faults.extend(p2p::preflight(settings));
+    } else if let Err(error) = Callers::load(&settings.broker.callers) {
         fault("broker.callers", error.to_string());
     }
     faults
@@ -78,17 +84,55 @@ pub(super) async fn open_rabbitmq(
 /// Connects a worker to Artemis.
 pub(super) async fn open_artemis(
     settings: &Settings,
+    service_key: &PublicKey,
     network_map: &Arc<dyn NetworkMap>,
     runtime: &Handle,
 ) -> Result<Broker, StartError> {
     let failed = StartError::of("broker");
     let options = artemis_options(settings)?;
+    if settings.broker.senders == Senders::Peers {
+        return open_artemis_for_peers(settings, options, service_key, network_map, runtime).await;
+    }
     let callers = Callers::load(&settings.broker.callers).map_err(|error| failed(&error))?;
     let place = format!("artemis at {}, queue {}", settings.broker.hosts, options.names.requests);
     let opened = Artemis::open(options, callers, Arc::clone(network_map), runtime).await;
     let queue = Arc::new(opened.map_err(|error| failed(&error))?);
     let probe = Arc::clone(&queue) as Arc<dyn Probe>;
     Ok(Broker { queue: queue as Arc<dyn RequestQueue>, probe: Some(probe), place, peer_tls: None, listening: None })
+}
+
+/// The same where Corda nodes send: requests come from Artemis, answers go out on bridges to the nodes' own brokers.
+async fn open_artemis_for_peers(
+    settings: &Settings,
+    mut options: artemis::Options,
+    service_key: &PublicKey,
+    network_map: &Arc<dyn NetworkMap>,
+    runtime: &Handle,
+) -> Result<Broker, StartError> {
+    let failed = StartError::of("broker");
+    // Nodes send what follows a confirm to the worker that they find in their map.
+    let worker = worker_name(settings)?;
+    let own = network_map.view().parties.get(&worker).map(|party| inbox(&party.owning_key));
+    let own = own.ok_or_else(|| failed(&format!("{worker} is not in the network map: nodes would not find it")))?;
+    let inboxes = Inboxes { service: inbox(service_key), worker: own };
+    let place = format!("artemis at {}, queues {} and {}", settings.broker.hosts, inboxes.service, inboxes.worker);
+    options.inboxes = Some(inboxes);
+    // What cannot be answered is given back at once: the broker pauses before it delivers again, and holds no place of ours for it.
+    let limits =
+        peers::Limits { release_base: GIVEN_BACK_AFTER, release_cap: GIVEN_BACK_AFTER, ..p2p::bridge_limits(settings) };
+    let tls = p2p::tls(settings)?;
+    let bridges = p2p::bridges(settings, limits, tls.clone(), network_map, runtime);
+    let opened = Artemis::open(options, Callers::default(), Arc::clone(network_map), runtime).await;
+    let artemis = Arc::new(opened.map_err(|error| failed(&error))?);
+    let probe = Arc::clone(&artemis) as Arc<dyn Probe>;
+    let queue = PeerQueue::new(artemis, bridges, Arc::clone(network_map), runtime);
+    Ok(Broker {
+        queue: Arc::new(queue) as Arc<dyn RequestQueue>,
+        probe: Some(probe),
+        place,
+        peer_tls: Some(tls),
+        listening: None,
+    })
 }
 
 fn artemis_options(settings: &Settings) -> Result<artemis::Options, StartError> {
@@ -190,8 +234,16 @@ pub(in crate::worker) fn administrator(
 fn service(settings: &Settings, view: &NetworkView, declared: Declared) -> Result<Service, StartError> {
     let broker = &settings.broker;
     let worker = worker_name(settings)?;
-    let callers = Callers::load(&broker.callers).map_err(|error| StartError::of("broker.callers")(&error))?;
     let inbox_of = |party: &X500Name| view.parties.get(party).map(|party| inbox(&party.owning_key));
+    let account = WorkerAccount { inbox: inbox_of(&worker), name: worker.clone(), user: broker.user.clone() };
+    if broker.senders == Senders::Peers {
+        let workers = vec![account];
+        let inbox = Some(inbox(&service_key(settings, view)?));
+        let (prefix, secrets) = (broker.prefix.clone(), declared.secrets);
+        return Ok(Service { prefix, workers, callers: Vec::new(), inbox, secrets });
+    }
+    let workers = vec![account];
+    let callers = Callers::load(&broker.callers).map_err(|error| StartError::of("broker.callers")(&error))?;
     let account = |user: &str, party: &X500Name| CallerAccount { user: user.to_owned(), inbox: inbox_of(party) };
     let mut accounts: Vec<CallerAccount> = callers.users().map(|(user, party)| account(user, party)).collect();
     if declared.all_parties {
@@ -205,12 +257,18 @@ fn service(settings: &Settings, view: &NetworkView, declared: Declared) -> Resul
         others.sort();
         accounts.extend(others.into_iter().map(|party| account(&party.to_string(), party)));
     }
-    Ok(Service {
-        prefix: broker.prefix.clone(),
-        workers: vec![WorkerAccount { name: worker, user: broker.user.clone() }],
-        callers: accounts,
-        secrets: declared.secrets,
-    })
+    Ok(Service { prefix: broker.prefix.clone(), workers, callers: accounts, inbox: None, secrets: declared.secrets })
+}
+
+/// The key that the network parameters give for the service.
+fn service_key(settings: &Settings, view: &NetworkView) -> Result<PublicKey, StartError> {
+    let failed = StartError::of("service.name");
+    let name = X500Name::parse(&settings.service.name).map_err(|error| failed(&error))?;
+    let notaries = view.parameters.current().map_or(&[][..], |parameters| &parameters.notaries);
+    let listed = notaries.iter().find(|notary| notary.identity.name == name);
+    listed
+        .map(|notary| notary.identity.owning_key.clone())
+        .ok_or_else(|| failed(&format!("{name} is not among the notaries of the network parameters")).misconfigured())
 }
 
 fn worker_name(settings: &Settings) -> Result<X500Name, StartError> {

@@ -5,9 +5,9 @@ import java.time.Duration;
 import java.time.Instant;
 
 /** Judges claims, prints a line for each, and counts. */
-final class Verdicts {
+public final class Verdicts {
     /** What makes a claim true or false. */
-    interface Check {
+    public interface Check {
         /** Returns a remark for the reader, possibly empty; throws if the claim is false. */
         String run() throws Exception;
     }
@@ -16,11 +16,11 @@ final class Verdicts {
     private int passed;
     private int failed;
 
-    Verdicts(PrintStream out) {
+    public Verdicts(PrintStream out) {
         this.out = out;
     }
 
-    void judge(String claim, Check check) {
+    public void judge(String claim, Check check) {
         Instant start = Instant.now();
         String line;
         try {
@@ -37,7 +37,7 @@ final class Verdicts {
     }
 
     /** Prints the totals; the line's form is what tests/run sums. */
-    boolean finish() {
+    public boolean finish() {
         out.printf("%d passed, %d failed%n", passed, failed);
         return failed == 0 && passed > 0;
     }
@@ -50,13 +50,13 @@ final class Verdicts {
         return e + " at " + e.getStackTrace()[0];
     }
 
-    static void require(boolean condition, String format, Object... arguments) {
+    public static void require(boolean condition, String format, Object... arguments) {
         if (!condition) {
             throw new AssertionError(String.format(format, arguments));
         }
     }
 
-    static void requireEqual(Object expected, Object found, String what) {
+    public static void requireEqual(Object expected, Object found, String what) {
         require(expected.equals(found), "%s: expected %s, found %s", what, expected, found);
     }
 }

@@ -1,0 +1,132 @@
+package nodes;
+
+import java.io.IOException;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.regex.Pattern;
+import java.util.stream.IntStream;
+
+/** The notary service's workers, started by the command that the judge was given. */
+final class Workers implements AutoCloseable {
+    /** Replaced in the command by the folder of each worker. */
+    static final String FOLDER = "{folder}";
+
+    private final Network network;
+    private final List<String> command;
+    private final Pattern ready;
+    private final Path logs;
+    private final int count;
+    private final List<Child> children = new ArrayList<>();
+
+    Workers(Network network, List<String> command, Pattern ready, int count, Path logs) {
+        this.network = network;
+        this.command = command;
+        this.ready = ready;
+        this.logs = logs;
+        this.count = count;
+        for (int number = 1; number <= count; number++) {
+            children.add(child(number, List.of()));
+        }
+    }
+
+    private Child child(int number, List<String> more) {
+        String folder = Network.worker(number);
+        Path path = network.folder(folder);
+        List<String> line = new ArrayList<>();
+        for (String word : command) {
+            line.add(word.replace(FOLDER, path.toString()));
+        }
+        line.addAll(more);
+        return new Child(folder, line, path, logs.resolve(folder + ".log"), ready);
+    }
+
+    int count() {
+        return count;
+    }
+
+
+    /** Starts all that do not run, in no special condition. */
+    void startAll() {
+        for (int number = 1; number <= count; number++) {
+            if (!isAlive(number)) {
+                children.set(number - 1, child(number, List.of()));
+                children.get(number - 1).start();
+            }
+        }
+        children.forEach(Child::awaitReady);
+    }
+
+    void start(int number) {
+        start(number, Map.of(), List.of());
+    }
+
+    /** Starts one in a special condition: with words added to its environment and command. It lasts for this life. */
+    void start(int number, Map<String, String> environment, List<String> more) {
+        children.set(number - 1, child(number, more));
+        children.get(number - 1).start(environment);
+        children.get(number - 1).awaitReady();
+    }
+
+    int stop(int number) {
+        return children.get(number - 1).stop();
+    }
+
+    int kill(int number) {
+        return children.get(number - 1).kill();
+    }
+
+    void killAll() {
+        children.forEach(Child::kill);
+    }
+
+    void freezeAll() {
+        for (int number = 1; number <= count; number++) {
+            freeze(number);
+        }
+    }
+
+    void thawAll() {
+        for (int number = 1; number <= count; number++) {
+            thaw(number);
+        }
+    }
+
+    /** It neither works nor ends; its connections stay open. */
+    void freeze(int number) {
+        signal(number, "-STOP");
+    }
+
+    void thaw(int number) {
+        signal(number, "-CONT");
+    }
+
+    private void signal(int number, String signal) {
+        try {
+            String pid = Long.toString(children.get(number - 1).pid());
+            Process kill = new ProcessBuilder("kill", signal, pid).inheritIO().start();
+            if (kill.waitFor() != 0) {
+                throw new IllegalStateException("kill " + signal + " " + pid + " failed");
+            }
+        } catch (IOException e) {
+            throw new java.io.UncheckedIOException(e);
+        } catch (InterruptedException e) {
+            throw new IllegalStateException("nobody interrupts the judge", e);
+        }
+    }
+
+    int awaitEnd(int number, Duration patience) {
+        return children.get(number - 1).awaitEnd(patience);
+    }
+
+    boolean isAlive(int number) {
+        return children.get(number - 1).isAlive();
+    }
+
+    @Override
+    public void close() {
+        children.forEach(Child::stop);
+    }
+}
