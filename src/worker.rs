@@ -193,6 +193,8 @@ impl Worker {
         let pipeline = Arc::new(Pipeline::start(core, parts, runtime));
         // Before the parts are watched, or nobody would hear that they work.
         let exporter = Exporter::install(pipeline.gauges()).map_err(|error| StartError::of("figures")(&error))?;
+        // Figures of the network that were told before there was anybody to hear them.
+        network.map.look();
         let probes = [store_probe, broker.probe.clone(), key_probe].into_iter().flatten().collect();
         let health = Arc::new(Health::watch(probes, runtime));
         let http = Http::start(settings.observe.listen, exporter, Arc::clone(&health), pipeline.pulse(), runtime)

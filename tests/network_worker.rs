@@ -4,6 +4,7 @@ mod material;
 mod worker;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,9 +15,12 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use notary_worker::client::cast::Cast;
 use notary_worker::client::judge::Answer;
+use notary_worker::keys;
+use notary_worker::network::development::DevelopmentNetwork;
 use notary_worker::network::{FileNetworkMap, Node};
 use notary_worker::ports::Clock;
 use notary_worker::ports::clock::SystemClock;
+use notary_worker::wire::{self, Limits};
 use serde_json::Value;
 use worker::{Network, Worker};
 
@@ -57,7 +61,7 @@ fn a_flag_day_under_load_costs_no_request() {
     let old = connect();
     spend(&old);
     let (first, epoch) = (fs::read(&file).expect("there"), "notary_network_parameters_epoch");
-    assert_eq!(figure(&running, epoch).as_deref(), Some("1"));
+    until("the figures", || figure(&running, epoch).as_deref() == Some("1"));
     for (version, expected) in [(material::parameters(&network.dir(), 2, None).1, "2"), (first, "1")] {
         notary_worker::network::replace(&file, &version).expect("written");
         // Load while it is taken up.
@@ -108,6 +112,13 @@ fn publish(network: &Network, settings: &[String]) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
+fn doctor(network: &Network, settings: &[String]) -> String {
+    let config = network.config();
+    let mut arguments = vec!["doctor", "--config", config.to_str().expect("UTF-8")];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    String::from_utf8(worker::run(&arguments).stdout).expect("text")
+}
+
 /// The worker as others know it that have what was `published`, beside what they had.
 fn known(network: &Network, published: &Path) -> Node {
     let dir = network.dir().join("network");
@@ -132,8 +143,10 @@ fn the_workers_node_info_is_signed_when_it_says_something_new() {
     let published = network.dir().join("published");
     let before = known(&network, &published);
 
+    assert!(doctor(&network, &settings).contains("warn   network: own node info"));
     let first = publish(&network, &settings);
     assert_eq!(first["new"], true);
+    assert!(doctor(&network, &settings).contains("ok     network: own node info"));
     let node = known(&network, &published);
     let addresses: Vec<_> = node.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["notary-1.example:10002", "[::1]:10003"]);
@@ -151,7 +164,7 @@ fn the_workers_node_info_is_signed_when_it_says_something_new() {
     let moved = publish(&network, &settings);
     assert_eq!(moved["new"], true);
     assert!(known(&network, &published).serial > node.serial);
-    assert_eq!(files(&published), [file.clone()], "it takes the place of the old one");
+    assert_eq!(files(&published), std::slice::from_ref(file), "it takes the place of the old one");
 
     let (code, text) = run(&network, "show", &settings);
     assert_eq!(code, 0, "{text}");
@@ -160,6 +173,45 @@ fn the_workers_node_info_is_signed_when_it_says_something_new() {
     let worker = nodes.iter().find(|node| !node["service"].is_null()).expect("the worker");
     assert_eq!(worker["addresses"], serde_json::json!(["notary-2.example:10002"]));
     assert_eq!(shown["parameters"][0]["standing"], "in force");
+}
+
+/// ID2: what others know of the worker is what counts, and only its own key says so.
+#[test]
+fn a_node_info_is_newer_than_what_others_know_and_than_nothing_else() {
+    let network = Network::init(&[]);
+    let mut settings = identity(&network);
+    let published = network.dir().join("published");
+    let first = publish(&network, &settings);
+    let [file] = &files(&published)[..] else { panic!("one file") };
+    let mode = fs::metadata(file).expect("there").permissions().mode();
+    assert_eq!(mode & 0o044, 0o044, "other nodes may read it");
+
+    // Somebody else writes the highest number there is into its file.
+    let own = fs::read(file).expect("there");
+    let signed = wire::decode_signed_node_info(&own, &Limits::DEFAULT).expect("signed");
+    let info = wire::decode_node_info(&signed.raw, &Limits::DEFAULT).expect("info");
+    let raw = wire::encode_node_info(&wire::NodeInfo { serial: i64::MAX, ..info.clone() });
+    let forged = wire::encode_signed_node_info(&wire::SignedNodeInfo { raw, ..signed });
+    fs::write(file, &forged).expect("written");
+    settings.push("p2p.addresses=notary-2.example:10002".into());
+    let second = publish(&network, &settings);
+    let serial = |published: &Value| published["serial"].as_i64().expect("a number");
+    assert!(serial(&second) > serial(&first) && serial(&second) < i64::MAX, "{second}");
+
+    // A copy of the worker with other addresses published later, from a machine whose clock is ahead.
+    let key = |name: &str| {
+        let network = DevelopmentNetwork::open(&network.dir());
+        let file = network.worker_key_file().with_file_name(name);
+        keys::file::load_encrypted(&file, &network.passphrase().expect("there")).expect("a key")
+    };
+    let later = serial(&second) + 3_600_000;
+    let raw = wire::encode_node_info(&wire::NodeInfo { serial: later, ..info });
+    let signatures = ["worker.p8", "service.p8"].map(|name| key(name).sign(&raw)).into();
+    let copy = wire::encode_signed_node_info(&wire::SignedNodeInfo { raw, signatures });
+    fs::write(network.dir().join("network/node-infos/nodeInfo-copy"), copy).expect("written");
+    let third = publish(&network, &settings);
+    assert_eq!((&third["new"], serial(&third)), (&Value::from(true), later + 1));
+    assert_eq!(publish(&network, &settings)["new"], false);
 }
 
 #[test]
@@ -172,8 +224,9 @@ fn nothing_is_published_that_would_not_be_believed() {
     for (change, code, reason) in [
         (format!("identity.certificate={}", foreign("identity.pem")), 2, "another root"),
         ("identity.certificate=service.pem".into(), 2, "wrong role"),
-        (format!("signing.key={}", foreign("keys/service.p8")), 3, ""),
-        ("identity.key=keys/service.p8".into(), 3, "key of the worker"),
+        (format!("signing.key={}", foreign("keys/service.p8")), 2, "passphrase"),
+        ("signing.key=keys/worker.p8".into(), 2, "key of the service"),
+        ("identity.key=keys/service.p8".into(), 2, "key of the worker"),
         ("worker.name=O=Somebody Else, L=Zurich, C=CH".into(), 2, "Somebody Else"),
         ("p2p.addresses=".into(), 2, "p2p.addresses"),
         ("identity.service_certificate=".into(), 2, "identity.service_certificate"),
@@ -228,10 +281,12 @@ fn a_running_worker_publishes_by_itself_and_does_not_wait_for_the_map() {
     assert_eq!(running.get("/ready").0, 200, "it serves");
     let published = network.dir().join("published");
     until("the file", || !files(&published).is_empty());
+    assert_ne!(figure(&running, "notary_network_published").as_deref(), Some("1"));
     until("a poll", || figure(&running, "notary_network_poll_failures_total").is_some_and(|count| count != "0"));
     map.lock().expect("whole").refuses = false;
     until("the map has it", || !map.lock().expect("whole").posted.is_empty());
     let [file] = &files(&published)[..] else { panic!("one file") };
     assert_eq!(map.lock().expect("whole").posted[0], fs::read(file).expect("it"));
+    until("the figure", || figure(&running, "notary_network_published").as_deref() == Some("1"));
     assert_eq!(running.terminate().code(), Some(0));
 }

@@ -17,7 +17,7 @@ pub(crate) struct NetworkArguments {
 #[derive(Subcommand, Debug)]
 enum NetworkVerb {
     /// Register the service and its workers with a network's identity manager. Run it again to go on, or to add workers.
-    Register(register::RegisterArguments),
+    Register(Box<register::RegisterArguments>),
     /// Show who takes part and under which parameters, as this worker knows it. Exits with 1 if a file is not used.
     Show(show::ShowArguments),
     /// Sign and publish this worker's node info, as a running worker does by itself. Signs only if something changed.

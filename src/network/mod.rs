@@ -33,5 +33,5 @@ pub use material::{
     IDENTITIES_MAX, Identity, MaterialError, Node, verify_network_map, verify_node_info, verify_parameters,
 };
 pub use path::{PATH_LEN_MAX, PathError, verify_path};
-pub use poll::{Cache, PollError, Poller, Polling};
-pub use publication::{Description, PublicationError, node_of};
+pub use poll::{Cache, PollError, Poller, Polling, jittered};
+pub use publication::{Description, PublicationError};

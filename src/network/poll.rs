@@ -355,7 +355,7 @@ fn poll(mut poller: Poller, pause: Duration, tell: &dyn Fn(), woken: &Receiver<(
 }
 
 /// Up to a fifth shorter or longer, so that workers that were started together do not ask together (FD3).
-fn jittered(pause: Duration) -> Duration {
+pub fn jittered(pause: Duration) -> Duration {
     let mut random = [0; 2];
     // Without random numbers it is the middle.
     if keys::random(&mut random).is_err() {

@@ -5,13 +5,13 @@ use sha2::{Digest, Sha256};
 
 use super::certificate::{Certificate, Role};
 use super::files::NODE_INFO_PREFIX;
-use super::material::{MaterialError, Node, content_of, verify_node_info};
+use super::material::{MaterialError, content_of, verify_node_info};
 use super::path::{PathError, verify_path};
 use crate::domain::network::HostAndPort;
 use crate::domain::{Party, PublicKey, SecureHash, SignatureScheme, Timestamp, X500Name};
 use crate::ports::Signer;
 use crate::ports::signer::SignError;
-use crate::wire::{self, CertificatePath, NodeInfo, SignedNodeInfo};
+use crate::wire::{self, CertificatePath, Limits, NodeInfo, SignedNodeInfo};
 
 /// What a worker says of itself.
 #[derive(Clone, Debug)]
@@ -82,6 +82,19 @@ impl Description {
         &self.own.name
     }
 
+    /// The worker's own key, as its certificate says.
+    pub fn own_key(&self) -> &PublicKey {
+        &self.own.owning_key
+    }
+
+    /// The serial number of an earlier node info of this worker, whether it is still good or not. Only the worker's key may tell:
+    /// who can write a file must not be able to use up the numbers.
+    pub fn serial_of(&self, signed: &[u8]) -> Option<i64> {
+        let signed = wire::decode_signed_node_info(signed, &Limits::DEFAULT).ok()?;
+        self.own.owning_key.verify(&signed.raw, signed.signatures.first()?).ok()?;
+        Some(wire::decode_node_info(&signed.raw, &Limits::DEFAULT).ok()?.serial)
+    }
+
     /// Tells descriptions apart, whatever their serial numbers: compare with [`Node::content`].
     pub fn content(&self) -> SecureHash {
         content_of(&self.info)
@@ -134,11 +147,4 @@ fn upwards_down(mut chain: Vec<Vec<u8>>, root: &Certificate) -> CertificatePath 
     }
     chain.reverse();
     CertificatePath(chain)
-}
-
-/// The node of `own` among those that a network knows, and whether it shares the service of `key`.
-pub fn node_of<'n>(nodes: &'n [Node], own: &X500Name, key: &PublicKey) -> Option<(&'n Node, bool)> {
-    let node = nodes.iter().find(|node| node.own().name == *own)?;
-    let shares = node.identities.iter().any(|identity| identity.party.owning_key == *key);
-    Some((node, shares))
 }
