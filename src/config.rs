@@ -142,6 +142,21 @@ sections! {
         /// How often the map is asked unless it says itself (`Cache-Control: max-age`), and again after a failure, in milliseconds.
         /// Every pause is up to a fifth shorter or longer, so that workers do not ask in step.
         poll_ms: u64 = 30_000u64, 1_000..=3_600_000;
+        /// Folder into which the worker's own signed node info is written as Corda's nodes do it, `nodeInfo-<hash of the name>`, for the
+        /// other nodes' folders or the network's operators. Empty: only `url` gets it, if that is set. Needs the section `identity`.
+        publish_dir: PathBuf = "";
+    }
+    /// What the worker publishes about itself: its own legal identity and the service's, for its node info. Without it the node info
+    /// is somebody else's business, such as of `notary network register`.
+    identity: Identity {
+        /// The certificate of the worker's own legal identity and those above it (PEM), own first. Empty: nothing is published.
+        certificate: PathBuf = "";
+        /// The private key of `certificate` (PEM, PKCS#8).
+        key: PathBuf = "";
+        /// The passphrase of `key`, by reference; empty if it is not encrypted.
+        passphrase: SecretRef = "";
+        /// The certificate of the service's identity and those above it (PEM), own first. Its key is that of `signing`.
+        service_certificate: PathBuf = "";
     }
     /// Where requests come from and answers go.
     broker: Broker {
@@ -579,6 +594,7 @@ impl Settings {
             (signing.kind == SignerKind::File, "signing.passphrase", &signing.passphrase),
             (signing.kind == SignerKind::Pkcs11, "signing.pin", &signing.pin),
             (true, "network.root_passphrase", &self.network.root_passphrase),
+            (true, "identity.passphrase", &self.identity.passphrase),
         ];
         let used = used.into_iter().filter(|(used, _, secret)| *used && secret.is_configured());
         used.map(|(_, key, secret)| (key, secret)).collect()
@@ -605,6 +621,10 @@ impl Settings {
             &mut network.historic_parameters,
             &mut network.node_infos,
             &mut network.tls_ca,
+            &mut network.publish_dir,
+            &mut self.identity.certificate,
+            &mut self.identity.key,
+            &mut self.identity.service_certificate,
             &mut broker.users,
             &mut broker.callers,
             &mut broker.tls_ca,
@@ -630,7 +650,7 @@ impl Settings {
         }
         let secrets = [&mut broker.password, &mut broker.management_password, &mut store.password];
         let secrets = secrets.into_iter().chain([&mut p2p.tls_passphrase, &mut signing.passphrase, &mut signing.pin]);
-        for secret in secrets.chain([&mut network.root_passphrase]) {
+        for secret in secrets.chain([&mut network.root_passphrase, &mut self.identity.passphrase]) {
             secret.resolve(folder);
         }
     }

@@ -11,6 +11,7 @@ pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
     listeners(settings, &mut faults);
     pauses(settings, &mut faults);
     network_map(settings, &mut faults);
+    identity(settings, &mut faults);
     match settings.broker.kind {
         BrokerKind::Embedded => {}
         BrokerKind::P2p => nodes(settings, &mut faults),
@@ -93,6 +94,27 @@ fn pauses(settings: &Settings, faults: &mut Faulty) {
     ] {
         faults.check(base <= cap, key, || format!("{cap} is below the first pause, {base}: make it at least that"));
     }
+}
+
+/// All of what publishing needs, or nothing.
+fn identity(settings: &Settings, faults: &mut Faulty) {
+    let identity = &settings.identity;
+    let named = |path: &std::path::Path| !path.as_os_str().is_empty();
+    let parts = [
+        ("identity.certificate", named(&identity.certificate)),
+        ("identity.key", named(&identity.key)),
+        ("identity.service_certificate", named(&identity.service_certificate)),
+    ];
+    let publishes = named(&settings.network.publish_dir);
+    if !publishes && !parts.iter().any(|(_, is_named)| *is_named) {
+        return;
+    }
+    for (key, is_named) in parts {
+        faults.check(is_named, key, || "the worker's node info needs it: name the file".into());
+    }
+    faults.check(split(&settings.p2p.addresses).next().is_some(), "p2p.addresses", || {
+        "the worker's node info needs it: name where nodes reach the worker, as HOST:PORT".into()
+    });
 }
 
 fn network_map(settings: &Settings, faults: &mut Faulty) {

@@ -9,7 +9,7 @@ mod secrets;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{check_listed, load_network};
+use super::{check_listed, load_network, publication};
 use crate::broker::embedded;
 use crate::config::{BrokerKind, Fault, Loaded, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::network::NetworkView;
@@ -42,6 +42,7 @@ pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec
     let (key, service_key) = examine_key(settings);
     let (network, known) = network(settings, service_key.as_ref(), clock.now());
     findings.extend(network);
+    findings.extend(own_node_info(settings, clock.now()));
     let view = known.as_ref().map(|known| &*known.view);
     findings.extend(tls(settings, clock.now()));
     let (store, running) = examine_store(settings);
@@ -217,6 +218,16 @@ fn network(settings: &Settings, service_key: Option<&PublicKey>, now: Timestamp)
     let shares = |node: &&Node| node.identities.iter().any(|identity| is_service(&identity.party.owning_key));
     let workers = library.nodes().iter().filter(shares).count();
     (findings, Some(Known { view, workers }))
+}
+
+/// What the worker publishes of itself is right, and lasts.
+fn own_node_info(settings: &Settings, now: Timestamp) -> Vec<Finding> {
+    let mut findings = publication::examine(settings, now);
+    findings.extend(expiry("identity: certificates", publication::expiries(settings).min(), now));
+    if !settings.identity.key.as_os_str().is_empty() {
+        findings.push(secrets::private("identity.key", &settings.identity.key));
+    }
+    findings
 }
 
 /// The service is on the whitelist in force, as non-validating, with our key.
