@@ -304,7 +304,8 @@ sections! {
     }
     /// The third stage: sign what is committed.
     signing: SigningStage {
-        /// Which keeper of the service key: `file` is an encrypted PKCS#8 file, `pkcs11` one or several tokens.
+        /// Which keeper of the service key: `file` is an encrypted PKCS#8 file, `keystore` a key store of Java's (JKS or PKCS#12) such as a
+        /// Corda node has, `pkcs11` one or several tokens.
         kind: SignerKind = SignerKind::File;
         /// The vendor's PKCS#11 module, a shared library.
         module: PathBuf = "";
@@ -327,8 +328,14 @@ sections! {
         token_deadline_ms: u64 = 2_000u64, 50..=60_000;
         /// The key file (PEM, encrypted PKCS#8, Ed25519 or ECDSA P-256).
         key: PathBuf = "keys/service.p8";
-        /// The key file's passphrase, by reference: `file:PATH` or `env:NAME`.
+        /// The passphrase of the key file or key store, by reference: `file:PATH` or `env:NAME`.
         passphrase: SecretRef = "file:keys/passphrase";
+        /// The key store (JKS or PKCS#12) with the service key.
+        keystore: PathBuf = "";
+        /// The service key's name in the key store. This is what Corda calls it.
+        alias: String = "distributed-notary-private-key";
+        /// The passphrase of the key itself, by reference, if it has another one than its key store.
+        key_passphrase: SecretRef = "";
         /// Transactions in the stage at once.
         slots: usize = 1024usize, 1..=65_536;
         /// Most transactions under one signature; 1 signs each alone. 0 goes by the key: each alone while a signature costs less
@@ -401,6 +408,8 @@ pub enum StoreKind {
 pub enum SignerKind {
     /// An encrypted PKCS#8 file.
     File,
+    /// A key store of Java's.
+    KeyStore,
     /// One or several PKCS#11 tokens.
     Pkcs11,
 }
@@ -591,7 +600,8 @@ impl Settings {
             (broker.kind == BrokerKind::RabbitMq, "broker.management_password", &broker.management_password),
             (broker.kind == BrokerKind::P2p, "p2p.tls_passphrase", &self.p2p.tls_passphrase),
             (store.kind == StoreKind::Postgres, "store.password", &store.password),
-            (signing.kind == SignerKind::File, "signing.passphrase", &signing.passphrase),
+            (signing.kind != SignerKind::Pkcs11, "signing.passphrase", &signing.passphrase),
+            (signing.kind == SignerKind::KeyStore, "signing.key_passphrase", &signing.key_passphrase),
             (signing.kind == SignerKind::Pkcs11, "signing.pin", &signing.pin),
             (true, "network.root_passphrase", &self.network.root_passphrase),
             (true, "identity.passphrase", &self.identity.passphrase),
@@ -637,6 +647,7 @@ impl Settings {
             &mut store.tls_certificate,
             &mut store.tls_key,
             &mut signing.key,
+            &mut signing.keystore,
             &mut signing.module,
             &mut signing.pin_refusals,
         ];
@@ -650,7 +661,8 @@ impl Settings {
         }
         let secrets = [&mut broker.password, &mut broker.management_password, &mut store.password];
         let secrets = secrets.into_iter().chain([&mut p2p.tls_passphrase, &mut signing.passphrase, &mut signing.pin]);
-        for secret in secrets.chain([&mut network.root_passphrase, &mut self.identity.passphrase]) {
+        let secrets = secrets.chain([&mut signing.key_passphrase, &mut network.root_passphrase]);
+        for secret in secrets.chain([&mut self.identity.passphrase]) {
             secret.resolve(folder);
         }
     }

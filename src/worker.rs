@@ -4,6 +4,7 @@
 mod broker;
 pub mod doctor;
 mod key;
+mod keystore;
 mod network;
 pub mod process;
 mod publication;
@@ -39,7 +40,7 @@ use crate::stages::{Backoff, signing, uniqueness};
 use crate::wire::{self, CordaSignedForm};
 
 pub use self::broker::Declared;
-pub use self::key::token_options;
+pub use self::key::{service_key_in_memory, token_options};
 pub use self::network::load as load_network;
 pub use self::publication::{Published, publish};
 pub use self::store::{create_store, examine_database};
