@@ -131,7 +131,8 @@ fn key_stores_of_keytool_hold_service_keys() {
 fn a_worker_signs_with_a_key_in_a_key_store() {
     let network = worker::Network::init(&[]);
     let dir = network.dir();
-    let dev = Zeroizing::new(std::fs::read_to_string(dir.join("keys/passphrase")).expect("there").trim_end().to_owned());
+    let dev =
+        Zeroizing::new(std::fs::read_to_string(dir.join("keys/passphrase")).expect("there").trim_end().to_owned());
     let key = load_encrypted(&dir.join("keys/service.p8"), &dev).expect("the service key");
     let writer = jks::Writer::new(Timestamp::new(1_790_000_000, 0).expect("in range"));
     let bytes = writer.key(SERVICE, &key, &[], &dev).expect("sealed").finish(&dev);

@@ -381,6 +381,9 @@ impl CordaNode {
             )),
             (_, Some(problem), _) => Fate::SeeTo(problem),
             (_, None, Some(settings)) => Fate::Taken(settings),
+            (_, None, None) if SWITCHES.contains(&key.as_str()) && self.conf.text(&key) == Some("false") => {
+                Fate::NotNeeded("it is off")
+            }
             (_, None, None) => known(&key),
         };
         match self.conf.obfuscation(&key) {
@@ -572,6 +575,10 @@ const NOT_NEEDED: &[(&str, &str)] = &[
     ("verifierType", NO_CORDAPPS),
 ];
 
+/// Keys of [`SEE_TO`] that ask for nothing if they are off.
+const SWITCHES: &[&str] =
+    &["crlCheckArtemisServer", "detectPublicIp", "enterpriseConfiguration.externalBridge", "useTestClock"];
+
 /// Keys whose meaning a worker does not have, and a person may miss.
 const SEE_TO: &[(&str, &str)] = &[
     ("certificateChainCheckPolicies", "chains are always verified up to the root, whatever is said here"),
@@ -604,3 +611,7 @@ const SEE_TO: &[(&str, &str)] = &[
     ("tlsCertCrlIssuer", "certificates are taken as they are"),
     ("useTestClock", "the clock is the machine's"),
 ];
+
+#[cfg(test)]
+#[path = "corda_node/tests.rs"]
+mod tests;

@@ -43,7 +43,8 @@ impl Place<'_> {
         // Whoever uses a certificate says what is wrong with it otherwise.
         let certified = chain.first().and_then(|own| Certificate::from_der(own).ok());
         if certified.is_some_and(|own| own.public_key() != key.public_key()) {
-            let problem = format!("{}: the certificate of {:?} is that of another key", self.store.display(), self.alias);
+            let problem =
+                format!("{}: the certificate of {:?} is that of another key", self.store.display(), self.alias);
             return Err(StartError::of(self.part)(&problem).misconfigured());
         }
         Ok(Opened { key, chain })
