@@ -1,10 +1,12 @@
 //! Every setting: its default, unit, bounds and reason. The only reader of configuration files and of the environment.
 //!
-//! Layers, later ones win: defaults < file (TOML) < environment (`NOTARY__FLOW__SLOTS=64`) < `--set flow.slots=64`. Unknown keys
+//! Layers, later ones win: defaults < a Corda node's folder < file (TOML) < environment (`NOTARY__FLOW__SLOTS=64`) < `--set flow.slots=64`. Unknown keys
 //! are faults, with a suggestion; so are duplicate ones, which TOML itself refuses. All faults are reported at once, and nothing
 //! connects before there are none. Relative paths start at the configuration file's folder.
 
 mod checks;
+pub mod corda_node;
+pub mod node_conf;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use config::{Config, ConfigError, Environment, File, FileFormat};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use self::corda_node::CordaNode;
 pub use secret::{SecretError, SecretRef};
 
 /// What the environment's variables begin with.
@@ -139,6 +142,31 @@ sections! {
         /// How often the map is asked unless it says itself (`Cache-Control: max-age`), and again after a failure, in milliseconds.
         /// Every pause is up to a fifth shorter or longer, so that workers do not ask in step.
         poll_ms: u64 = 30_000u64, 1_000..=3_600_000;
+        /// Folder into which the worker's own signed node info is written as Corda's nodes do it, `nodeInfo-<hash of the name>`, for the
+        /// other nodes' folders or the network's operators. Empty: only `url` gets it, if that is set. Needs the section `identity`.
+        publish_dir: PathBuf = "";
+    }
+    /// What the worker publishes about itself: its own legal identity and the service's, for its node info. Without it the node info
+    /// is somebody else's business, such as of `notary network register`.
+    identity: Identity {
+        /// Where the worker's own certificate and its key lie: `file` is two PEM files, `keystore` a key store of Java's (JKS or PKCS#12)
+        /// such as a Corda node has.
+        kind: KeyKind = KeyKind::File;
+        /// The certificate of the worker's own legal identity and those above it (PEM), own first. Empty: nothing is published.
+        certificate: PathBuf = "";
+        /// The private key of `certificate` (PEM, PKCS#8).
+        key: PathBuf = "";
+        /// The key store (JKS or PKCS#12) with the worker's own certificate, those above it, and its key. Empty: nothing is published.
+        keystore: PathBuf = "";
+        /// The name of the worker's own key in the key store. This is what Corda calls it.
+        alias: String = "identity-private-key";
+        /// The passphrase of `key` or `keystore`, by reference; empty if `key` is not encrypted.
+        passphrase: SecretRef = "";
+        /// The passphrase of the key itself, by reference, if it has another one than its key store.
+        key_passphrase: SecretRef = "";
+        /// The certificate of the service's identity and those above it (PEM), own first. Its key is that of `signing`. Empty: they are
+        /// beside the key in `signing.keystore`.
+        service_certificate: PathBuf = "";
     }
     /// Where requests come from and answers go.
     broker: Broker {
@@ -285,6 +313,9 @@ sections! {
         deadline_ms: u64 = 5_000u64, 100..=600_000;
         /// Serves from a database whose settings may lose commits. Never in production: the worker says so in its log again and again.
         unsafe_for_tests: bool = false;
+        /// Serves from the embedded store although the network map says that other workers serve under the service's identity too. Only
+        /// where they never will: they do not know what this one commits.
+        sole_worker: bool = false;
         /// The embedded store's file. One process opens it at a time.
         path: PathBuf = "data/notary.store";
         /// Memory the embedded store may use for its cache, in bytes.
@@ -474,12 +505,18 @@ pub struct Loaded {
     /// The settings; relative paths are resolved.
     pub settings: Settings,
     origins: BTreeMap<String, String>,
+    cautions: Vec<String>,
 }
 
 impl Loaded {
     /// Which layer set `key`.
     pub fn origin(&self, key: &str) -> &str {
         self.origins.get(key).map_or("default", String::as_str)
+    }
+
+    /// What operators should know about where the settings come from, a sentence each.
+    pub fn cautions(&self) -> &[String] {
+        &self.cautions
     }
 }
 
@@ -488,10 +525,19 @@ impl Loaded {
 /// # Errors
 /// [`Faults`]: all of them.
 pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Loaded, Faults> {
-    load_from(file, std::env::vars().collect(), overrides)
+    load_from(None, file, std::env::vars().collect(), overrides)
+}
+
+/// As [`load`], above what the folder of a Corda node says.
+///
+/// # Errors
+/// [`Faults`]: all of them.
+pub fn load_in_place_of(node: &CordaNode, file: Option<&Path>, overrides: &[String]) -> Result<Loaded, Faults> {
+    load_from(Some(node), file, std::env::vars().collect(), overrides)
 }
 
 fn load_from(
+    node: Option<&CordaNode>,
     file: Option<&Path>,
     environment: std::collections::HashMap<String, String>,
     overrides: &[String],
@@ -503,6 +549,10 @@ fn load_from(
         Err(error) => faults.push(Fault { key: origin, problem: error.to_string() }),
     };
 
+    for (key, value, from) in node.into_iter().flat_map(CordaNode::settings) {
+        let built = Config::builder().set_override(*key, value.as_str()).and_then(|builder| builder.build());
+        layer(format!("node: {from}"), built, &mut faults);
+    }
     if let Some(path) = file {
         match std::fs::read_to_string(path) {
             Ok(text) => match text.parse::<toml::Table>() {
@@ -566,7 +616,8 @@ fn load_from(
         return Err(Faults(faults));
     }
     settings.resolve(file.and_then(Path::parent).unwrap_or(Path::new("")));
-    Ok(Loaded { settings, origins })
+    let cautions = node.map(CordaNode::cautions).unwrap_or_default();
+    Ok(Loaded { settings, origins, cautions })
 }
 
 impl Settings {
@@ -584,6 +635,8 @@ impl Settings {
             (signing.kind == SignerKind::KeyStore, "signing.key_passphrase", &signing.key_passphrase),
             (signing.kind == SignerKind::Pkcs11, "signing.pin", &signing.pin),
             (true, "network.root_passphrase", &self.network.root_passphrase),
+            (true, "identity.passphrase", &self.identity.passphrase),
+            (self.identity.kind == KeyKind::KeyStore, "identity.key_passphrase", &self.identity.key_passphrase),
         ];
         let used = used.into_iter().filter(|(used, _, secret)| *used && secret.is_configured());
         used.map(|(_, key, secret)| (key, secret)).collect()
@@ -619,6 +672,11 @@ impl Settings {
             &mut network.historic_parameters,
             &mut network.node_infos,
             &mut network.tls_ca,
+            &mut network.publish_dir,
+            &mut self.identity.certificate,
+            &mut self.identity.key,
+            &mut self.identity.keystore,
+            &mut self.identity.service_certificate,
             &mut broker.users,
             &mut broker.callers,
             &mut broker.tls_ca,
@@ -647,7 +705,10 @@ impl Settings {
         let secrets = [&mut broker.password, &mut broker.management_password, &mut store.password];
         let secrets = secrets.into_iter().chain([&mut p2p.tls_passphrase, &mut signing.passphrase, &mut signing.pin]);
         let secrets = secrets.chain([&mut p2p.tls_key_passphrase, &mut signing.key_passphrase]);
-        for secret in secrets.chain([&mut network.root_passphrase]) {
+        for secret in secrets
+            .chain([&mut network.root_passphrase])
+            .chain([&mut self.identity.passphrase, &mut self.identity.key_passphrase])
+        {
             secret.resolve(folder);
         }
     }

@@ -11,6 +11,7 @@ pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
     listeners(settings, &mut faults);
     pauses(settings, &mut faults);
     network_map(settings, &mut faults);
+    identity(settings, &mut faults);
     match settings.broker.kind {
         BrokerKind::Embedded => {}
         BrokerKind::P2p => nodes(settings, &mut faults),
@@ -116,6 +117,39 @@ fn pauses(settings: &Settings, faults: &mut Faulty) {
     ] {
         faults.check(base <= cap, key, || format!("{cap} is below the first pause, {base}: make it at least that"));
     }
+}
+
+/// All of what publishing needs, or nothing.
+fn identity(settings: &Settings, faults: &mut Faulty) {
+    let identity = &settings.identity;
+    let named = |path: &std::path::Path| !path.as_os_str().is_empty();
+    let own = match identity.kind {
+        KeyKind::File => {
+            vec![("identity.certificate", named(&identity.certificate)), ("identity.key", named(&identity.key))]
+        }
+        KeyKind::KeyStore => vec![("identity.keystore", named(&identity.keystore))],
+    };
+    let is_certified = named(&identity.service_certificate);
+    let publishes = named(&settings.network.publish_dir) || is_certified;
+    if !publishes && !own.iter().any(|(_, is_named)| *is_named) {
+        return;
+    }
+    for (key, is_named) in own {
+        faults.check(is_named, key, || "the worker's node info needs it: name the file".into());
+    }
+    if identity.kind == KeyKind::KeyStore {
+        faults.check(!identity.alias.is_empty(), "identity.alias", || "name the worker's key in the key store".into());
+        faults.check(identity.passphrase.is_configured(), "identity.passphrase", || {
+            "the key store has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
+        });
+    }
+    let beside_its_key = settings.signing.kind == SignerKind::KeyStore;
+    faults.check(is_certified || beside_its_key, "identity.service_certificate", || {
+        "the worker's node info needs it: name the file".into()
+    });
+    faults.check(split(&settings.p2p.addresses).next().is_some(), "p2p.addresses", || {
+        "the worker's node info needs it: name where nodes reach the worker, as HOST:PORT".into()
+    });
 }
 
 fn network_map(settings: &Settings, faults: &mut Faulty) {

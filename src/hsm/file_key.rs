@@ -13,6 +13,7 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use crate::domain::announcement::Announcement;
 use crate::domain::merkle_batch::Signable;
 use crate::domain::{PublicKey, SignatureScheme};
 use crate::keys::PrivateKey;
@@ -93,19 +94,27 @@ fn serve(key: &PrivateKey, waiting: &Mutex<mpsc::Receiver<Request>>) {
     }
 }
 
+impl FileKey {
+    async fn sign_bytes(&self, bytes: &[u8]) -> Result<Vec<u8>, SignError> {
+        let ended = || SignError::Unavailable("the signing threads have ended".into());
+        let (answer, signature) = oneshot::channel();
+        let request = Request { bytes: bytes.to_vec(), answer };
+        self.requests.send(request).await.map_err(|_| ended())?;
+        signature.await.map_err(|_| ended())
+    }
+}
+
 impl Signer for FileKey {
     fn public_key(&self) -> &PublicKey {
         &self.public_key
     }
 
     fn sign<'a>(&'a self, what: &'a Signable) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
-        Box::pin(async move {
-            let ended = || SignError::Unavailable("the signing threads have ended".into());
-            let (answer, signature) = oneshot::channel();
-            let request = Request { bytes: what.bytes().to_vec(), answer };
-            self.requests.send(request).await.map_err(|_| ended())?;
-            signature.await.map_err(|_| ended())
-        })
+        Box::pin(self.sign_bytes(what.bytes()))
+    }
+
+    fn announce<'a>(&'a self, what: &'a Announcement) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
+        Box::pin(self.sign_bytes(what.bytes()))
     }
 }
 

@@ -11,8 +11,9 @@
 //! Without root or parameters in force there is no network, so these must be right. One bad file of the others is reported by
 //! name and takes nobody else down.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -175,10 +176,15 @@ pub fn read_trust_store(file: &Path, passphrase: &Zeroizing<String>) -> Result<C
 }
 
 /// Puts `bytes` into `file` at once: who reads it finds all of the old content or all of the new. Its folder is made if needed.
-pub(super) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Everybody may read it, as far as the process's umask allows: nothing of the network's material is secret.
+///
+/// # Errors
+/// What the operating system says; then the old content is there.
+pub fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut unfinished = tempfile::Builder::new().prefix(".unfinished-").tempfile_in(folder)?;
+    let readable = Permissions::from_mode(0o644);
+    let mut unfinished = tempfile::Builder::new().prefix(".unfinished-").permissions(readable).tempfile_in(folder)?;
     unfinished.write_all(bytes)?;
     unfinished.as_file().sync_all()?;
     unfinished.persist(file)?;

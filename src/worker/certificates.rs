@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{StartError, broker, credentials, network};
-use crate::config::{Settings, SignerKind, StoreKind};
+use crate::config::{Settings, StoreKind};
 use crate::domain::Timestamp;
 use crate::network::{chain_expiry, parameters_expiry, pem_expiry};
 use crate::observe::certificates::{self as figures, Certificates};
@@ -44,12 +44,11 @@ pub(super) fn in_use(settings: &Settings) -> Vec<InUse> {
         let place = credentials::tls(settings);
         add(TLS, place.certificates(), ends(place.chain()));
     }
-    if settings.signing.kind == SignerKind::KeyStore {
-        let entry = credentials::signing(settings);
-        // A key store may hold a bare key.
-        if let Some(at) = ends(entry.chain()) {
-            add("service", &settings.signing.keystore, Some(at));
-        }
+    if let Some(place) = credentials::identity(settings) {
+        add("identity", place.certificates(), ends(place.chain()));
+    }
+    if let Some(file) = credentials::service_certificates(settings) {
+        add("service", file, ends(credentials::service_chain(settings)));
     }
     let root = network::root(settings).ok().map(|root| root.expires());
     add("network_root", &network::root_file(settings), root);

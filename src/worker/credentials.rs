@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::StartError;
-use crate::config::{KeyKind, SecretRef, Settings};
+use crate::config::{KeyKind, SecretRef, Settings, SignerKind};
 use crate::keys::keystore::{KeyStore, KeyStoreError};
 use crate::keys::{PrivateKey, file};
 use crate::network::Certificate;
@@ -58,6 +58,47 @@ pub(super) fn tls(settings: &Settings) -> Place<'_> {
             passphrase: ("p2p.tls_passphrase", &p2p.tls_passphrase),
             key_passphrase: ("p2p.tls_key_passphrase", &p2p.tls_key_passphrase),
         }),
+    }
+}
+
+/// Where the worker's own legal identity lies, if the settings name it.
+pub(super) fn identity(settings: &Settings) -> Option<Place<'_>> {
+    let identity = &settings.identity;
+    let place = match identity.kind {
+        KeyKind::File => Place::Files {
+            certificate: ("identity.certificate", &identity.certificate),
+            key: ("identity.key", &identity.key),
+            passphrase: ("identity.passphrase", &identity.passphrase),
+        },
+        KeyKind::KeyStore => Place::KeyStore(Entry {
+            store: ("identity.keystore", &identity.keystore),
+            alias: &identity.alias,
+            passphrase: ("identity.passphrase", &identity.passphrase),
+            key_passphrase: ("identity.key_passphrase", &identity.key_passphrase),
+        }),
+    };
+    Some(place).filter(|place| !place.certificates().as_os_str().is_empty())
+}
+
+/// The certificates of the service's identity, its own first: in a file of their own, or beside the service key.
+///
+/// # Errors
+/// [`StartError`].
+pub(super) fn service_chain(settings: &Settings) -> Result<Vec<Vec<u8>>, StartError> {
+    let file = &settings.identity.service_certificate;
+    match settings.signing.kind {
+        SignerKind::KeyStore if file.as_os_str().is_empty() => signing(settings).chain(),
+        _ => chain(("identity.service_certificate", file)),
+    }
+}
+
+/// The file that [`service_chain`] reads, if one is named.
+pub(super) fn service_certificates(settings: &Settings) -> Option<&Path> {
+    let file = &settings.identity.service_certificate;
+    match settings.signing.kind {
+        _ if !file.as_os_str().is_empty() => Some(file),
+        SignerKind::KeyStore => Some(&settings.signing.keystore),
+        SignerKind::File | SignerKind::Pkcs11 => None,
     }
 }
 
@@ -132,7 +173,7 @@ impl Place<'_> {
             Self::KeyStore(entry) => (vec![entry.store.1], vec![entry.passphrase.1, entry.key_passphrase.1]),
             Self::Files { certificate, key, passphrase } => (vec![certificate.1, key.1], vec![passphrase.1]),
         };
-        let secrets = secrets.into_iter().filter_map(SecretRef::file);
+        let secrets = secrets.into_iter().filter_map(SecretRef::source);
         named.into_iter().map(Path::to_owned).chain(secrets).collect()
     }
 }

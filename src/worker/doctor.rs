@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::certificates::{InUse, in_use};
-use super::{check_listed, credentials, load_network};
+use super::credentials::{self, Place};
+use super::{check_listed, load_network, publication};
 use crate::broker::embedded;
 use crate::config::{BrokerKind, Fault, KeyKind, Loaded, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::network::NetworkView;
@@ -32,6 +33,9 @@ pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec
     let settings = &loaded.settings;
     let place = config.map_or("defaults, environment and --set".to_owned(), |file| file.display().to_string());
     let mut findings = vec![Finding::good("configuration", format!("{place} is valid"))];
+    let cautions = loaded.cautions().iter();
+    findings
+        .extend(cautions.map(|caution| Finding::warning("node in whose place", caution, "see to it before serving")));
     findings.extend(unused(loaded));
     findings.extend(secrets::examine(settings, config));
     findings.extend(safety(settings));
@@ -40,11 +44,14 @@ pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec
     let (key, service_key) = examine_key(settings);
     let (network, known) = network(settings, service_key.as_ref(), clock.now());
     findings.extend(network);
+    findings.extend(own_node_info(settings, clock.now()));
     let view = known.as_ref().map(|known| &*known.view);
     findings.extend(tls(settings));
     findings.extend(certificates(settings, clock.now()));
     let (store, running) = examine_store(settings);
     findings.extend(store);
+    let unshared = view.and_then(|view| super::store::check_shared(settings, view).err());
+    findings.extend(unshared.map(|error| Finding::fault("store: shared", error.reason, "give all workers one store")));
     findings.extend(examine_broker(settings, view, running));
     findings.extend(key);
 
@@ -157,11 +164,14 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
     let of_tokens = ["module", "tokens", "pin", "key_id", "profile"];
     let nodes = loaded.settings.speaks_to_nodes();
     let tls_store = loaded.settings.p2p.tls_kind == KeyKind::KeyStore;
-    let sections: [(&str, bool, &[&str]); 12] = [
+    let own_store = loaded.settings.identity.kind == KeyKind::KeyStore;
+    let sections: [(&str, bool, &[&str]); 14] = [
         ("p2p", broker == BrokerKind::P2p, &["listen"]),
-        ("p2p", nodes, &["addresses", "tls_kind", "tls_passphrase", "answer_hold_ms"]),
+        ("p2p", nodes, &["tls_kind", "tls_passphrase", "answer_hold_ms"]),
         ("p2p", nodes && !tls_store, &["tls_certificate", "tls_key"]),
         ("p2p", nodes && tls_store, &["tls_keystore", "tls_alias", "tls_key_passphrase"]),
+        ("identity", !own_store, &["certificate", "key"]),
+        ("identity", own_store, &["keystore", "alias", "key_passphrase"]),
         ("broker", broker.is_shared(), &of_shared_brokers),
         ("broker", broker == BrokerKind::Embedded, &["listen", "users", "reply_hold_ms"]),
         ("store", store == StoreKind::Postgres, &of_postgres),
@@ -180,6 +190,7 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
             "p2p" => "broker.kind",
             "broker" => "broker.kind",
             "store" => "store.kind",
+            "identity" => "identity.kind",
             _ => "signing.kind",
         };
         let advice = format!("remove it, or choose another {kind}");
@@ -235,6 +246,22 @@ fn network(settings: &Settings, service_key: Option<&PublicKey>, now: Timestamp)
     (findings, Some(Known { view, workers }))
 }
 
+/// What the worker publishes of itself is right, and lasts.
+fn own_node_info(settings: &Settings, now: Timestamp) -> Vec<Finding> {
+    let mut findings = publication::examine(settings, now);
+    findings.extend(credentials::identity(settings).map(|place| key_file(&place)));
+    findings
+}
+
+/// The file with a key is closed to others.
+fn key_file(place: &Place<'_>) -> Finding {
+    let (setting, file) = place.key();
+    match place {
+        Place::Files { .. } => secrets::private(setting, file),
+        Place::KeyStore(_) => secrets::sealed(setting, file),
+    }
+}
+
 /// The service is on the whitelist in force, as non-validating, with our key.
 fn listed(settings: &Settings, service_key: Option<&PublicKey>, view: &NetworkView) -> Finding {
     let subject = "network: service";
@@ -284,12 +311,7 @@ fn tls(settings: &Settings) -> Vec<Finding> {
     let (broker, store) = (&settings.broker, &settings.store);
     let mut findings = Vec::new();
     if settings.speaks_to_nodes() {
-        let place = credentials::tls(settings);
-        let (setting, file) = place.key();
-        findings.push(match settings.p2p.tls_kind {
-            KeyKind::File => secrets::private(setting, file),
-            KeyKind::KeyStore => secrets::sealed(setting, file),
-        });
+        findings.push(key_file(&credentials::tls(settings)));
     }
     if settings.signing.kind == SignerKind::KeyStore {
         findings.push(secrets::sealed("signing.keystore", &settings.signing.keystore));

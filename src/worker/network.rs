@@ -11,7 +11,7 @@ use super::{StartError, check_listed};
 use crate::config::Settings;
 use crate::domain::PublicKey;
 use crate::network::{
-    Cache, Certificate, HISTORIC_PARAMETERS, HttpMap, Library, LiveNetworkMap, LoadError, MapOptions, NODE_INFOS,
+    Cache, Certificate, HISTORIC_PARAMETERS, HttpMap, Library, LiveNetworkMap, LoadError, MapOptions, NODE_INFOS, Node,
     PARAMETERS, PARAMETERS_UPDATE, Poller, Polling, ROOT, Snapshot, Sources, read_root, read_trust_store,
 };
 use crate::observe::network as figures;
@@ -85,6 +85,17 @@ pub(super) fn http_map(settings: &Settings) -> Result<Option<HttpMap>, StartErro
     Ok(Some(HttpMap::new(&options).map_err(|error| StartError::of("network.tls_ca")(&error).misconfigured())?))
 }
 
+/// The folder of the worker's own node info, as it was published last.
+pub(super) fn own_node_infos(settings: &Settings) -> PathBuf {
+    settings.worker.state.join("own-node-info")
+}
+
+/// Tells whether the HTTP network map listed a node info when it was asked last.
+pub(super) fn listing(settings: &Settings) -> impl Fn(&Node) -> bool + Send + 'static {
+    let cache = cache(settings);
+    move |node| cache.node_info(&node.hash).exists()
+}
+
 /// Where answers of the HTTP network map are kept.
 fn cache(settings: &Settings) -> Cache {
     Cache::new(settings.worker.state.join("network-map"))
@@ -124,6 +135,8 @@ fn sources(settings: &Settings) -> Sources {
         node_infos: vec![part(settings, &network.node_infos, NODE_INFOS)],
         archive: Some(settings.worker.state.join(HISTORIC_PARAMETERS)),
     };
+    // What the worker published itself, so that it knows its own address whatever others have written down.
+    sources.node_infos.push(own_node_infos(settings));
     if !network.url.is_empty() {
         let cache = cache(settings);
         // The map's word goes before that of files.

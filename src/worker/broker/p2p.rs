@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::super::credentials::{self, Opened};
-use super::super::network;
+use super::super::{network, publication};
 use super::{Broker, SECTIONS_BYTES_MAX, StartError, inbox};
 use crate::broker::embedded::{self, Admission, Endpoint};
 use crate::broker::peers::{self, Bridges, PeerQueue};
@@ -65,7 +65,9 @@ pub(super) fn open(
     let failed = StartError::of("p2p");
     let tls = tls(settings)?;
     let bridges = bridges(settings, bridge_limits(settings), tls.clone(), network_map, runtime);
-    let own_key = network_map.view().parties.get(tls.identity().name()).map(|party| party.owning_key.clone());
+    let known = network_map.view().parties.get(tls.identity().name()).map(|party| party.owning_key.clone());
+    // A new worker publishes its node info in a moment.
+    let own_key = known.or_else(|| publication::own_key(settings));
     if own_key.is_none() {
         tracing::warn!(
             worker = settings.worker.name,
