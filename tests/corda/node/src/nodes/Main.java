@@ -126,8 +126,8 @@ public final class Main {
             boolean complete = switch (options.mode) {
                 case "make" -> options.workers > 0 && options.cordapp != null && options.nodeArguments != null;
                 case "free", "port" -> true;
-                case "judge" -> options.ours != null && options.workers > 0 && options.nodeArguments != null && options.logs != null
-                        && options.ready != null && !options.command.isEmpty();
+                case "judge" -> options.ours != null && options.workers > 0 && options.nodeArguments != null
+                        && options.logs != null && options.ready != null && !options.command.isEmpty();
                 default -> false;
             };
             if (!complete) {

@@ -27,8 +27,8 @@ final class Network {
     private static final int GENERATE_SECONDS = 300;
 
     /**
-     * How long the first of a client's attempts may take: by default it is 30 s, and the tests would wait for it. The next one may
-     * take {@link #BACKOFF} times as long, and so on.
+     * How long the first of a client's attempts may take: by default it is 30 s, and the tests would wait for it. The
+     * next one may take {@link #BACKOFF} times as long, and so on.
      */
     static final int FLOW_TIMEOUT_SECONDS = 6;
 
@@ -61,7 +61,7 @@ final class Network {
         }
         port += PORTS_PER_NODE;
         write(directory, "other-notary", OTHER_NOTARY, port, "notary { validating = false }\n");
-        // The bootstrapper copies the node's own jar into every folder and starts that; here nodes start in another way.
+        // The bootstrapper copies the node's own jar into every folder and starts that; here nodes start otherwise.
         Path noJar = Files.createTempFile("corda", ".jar");
         try {
             java.net.URL empty = noJar.toUri().toURL();

@@ -35,7 +35,10 @@ final class Outages {
     /** Few enough to be sent before the client takes its silent workers for lost, 10 s later. */
     private static final int TOGETHER = 12;
 
-    /** How long a worker takes that is slow on purpose: less than a client's patience, {@link Network#FLOW_TIMEOUT_SECONDS}, ... */
+    /**
+     * How long a worker takes that is slow on purpose: less than a client's patience, {@link
+     * Network#FLOW_TIMEOUT_SECONDS}, ...
+     */
     private static final int QUICK_MS = 3_000;
 
     /** ... and, added to it, more than that with all of its jitter, which is a half. */
@@ -170,7 +173,7 @@ final class Outages {
 
     /** Requests that reach a worker at once, because it could not take them before. */
     private void judgeTogether(Verdicts verdicts) {
-        verdicts.judge("requests that arrive together come under one signature, and each client verifies its own", () -> {
+        verdicts.judge("requests that arrive together come under one signature, and clients verify it", () -> {
             List<Asked> asked;
             int mark = alice.logged();
             workers.freezeAll();
@@ -189,7 +192,9 @@ final class Outages {
         });
     }
 
-    /** Rows BP1, BP4. The first request tells the worker how fast it is; the next ones take longer than clients wait. */
+    /**
+     * Rows BP1, BP4. The first request tells the worker how fast it is; the next ones take longer than clients wait.
+     */
     private void judgeWait(Verdicts verdicts) {
         verdicts.judge("clients told of a long wait do not ask again before its end, and others do", () -> {
             workers.killAll();
