@@ -63,7 +63,7 @@ enum Verb {
     Config(config::ConfigArguments),
     /// Make, list, move and test the service key, on PKCS#11 tokens or in its file.
     Keys(keys::KeysArguments),
-    /// Get into a Corda network, or make one to throw away.
+    /// Get into a Corda network.
     Network(network::NetworkArguments),
     /// Examine the whole set-up, beside a running or a stopped worker, and say what to do about each finding.
     Doctor(doctor::DoctorArguments),

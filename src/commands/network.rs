@@ -1,4 +1,4 @@
-//! `notary network`: getting into a Corda network, and making one to throw away.
+//! `notary network`: getting into a Corda network.
 
 mod register;
 

@@ -148,7 +148,7 @@ mod tests {
             assert!(matches!(wrong, Err(CsrError::Signature(_))));
         }
     }
-    /// The attributes' bytes are those that BouncyCastle 1.70 wrote for Corda 4.10's own request with this role and address.
+    /// `tests/corda/registered` compares them with those of Corda's own requests.
     #[test]
     fn a_request_to_an_identity_manager_has_cordas_attributes() {
         let name = X500Name::new("Notary Service", "Zurich", "CH").expect("a name");

@@ -119,7 +119,7 @@ pub fn load_encrypted(path: &Path, passphrase: &Zeroizing<String>) -> Result<Pri
     })
 }
 
-fn is_affordable(kdf: &Kdf) -> bool {
+pub(super) fn is_affordable(kdf: &Kdf) -> bool {
     match kdf {
         Kdf::Pbkdf2(params) => params.iteration_count <= PBKDF2_ROUNDS_MAX,
         Kdf::Scrypt(params) => {

@@ -1,11 +1,15 @@
 //! Private keys held in this process, and the files they are kept in. The worker's service key comes here only through the
 //! file key adapter (`hsm::file_key`); the development network makes all its keys here, and its clients sign with them.
 //!
-//! Two schemes, the ones that Corda recommends and every HSM has: Ed25519 and ECDSA on P-256. Both sign deterministically
-//! (RFC 8032, RFC 6979), so no signature depends on the quality of a random number. Secrets are wiped when dropped.
+//! Two schemes, the ones that Corda recommends and every HSM has: Ed25519 and ECDSA on P-256; and ECDSA on secp256k1, only for
+//! keys that are there already. All sign deterministically (RFC 8032, RFC 6979), so no signature depends on the quality of a
+//! random number. Secrets are wiped when dropped.
 
 pub mod csr;
 pub mod file;
+pub mod jks;
+pub mod keystore;
+mod pkcs12;
 
 use core::fmt;
 
@@ -25,6 +29,7 @@ pub struct PrivateKey {
 enum Secret {
     Ed25519(ed25519_dalek::SigningKey),
     EcdsaSecp256r1(p256::ecdsa::SigningKey),
+    EcdsaSecp256k1(k256::ecdsa::SigningKey),
 }
 
 /// Why there is no key. None of these carries anything secret.
@@ -77,6 +82,9 @@ impl PrivateKey {
             Secret::EcdsaSecp256r1(key) => {
                 key.verifying_key().to_public_key_der().map_err(|_| PrivateKeyError::Malformed)?.into_vec()
             }
+            Secret::EcdsaSecp256k1(key) => {
+                key.verifying_key().to_public_key_der().map_err(|_| PrivateKeyError::Malformed)?.into_vec()
+            }
         };
         // An Ed25519 seed never gives a weak key: its scalar is no multiple of the group order.
         let public_key = PublicKey::from_spki(&spki).map_err(|_| PrivateKeyError::Malformed)?;
@@ -94,11 +102,18 @@ impl PrivateKey {
                 .map(Secret::Ed25519)
                 .map_err(|_| PrivateKeyError::Malformed)?,
             p256::elliptic_curve::ALGORITHM_OID => {
-                p256::ecdsa::SigningKey::try_from(info).map(Secret::EcdsaSecp256r1).map_err(|error| match error {
-                    // Another curve than P-256.
-                    pkcs8::Error::PublicKey(_) => PrivateKeyError::UnsupportedScheme,
-                    _ => PrivateKeyError::Malformed,
-                })?
+                // The curve is the algorithm's parameter.
+                let (p256, k256) =
+                    (p256::ecdsa::SigningKey::try_from(info.clone()), k256::ecdsa::SigningKey::try_from(info));
+                match (p256, k256) {
+                    (Ok(key), _) => Secret::EcdsaSecp256r1(key),
+                    (_, Ok(key)) => Secret::EcdsaSecp256k1(key),
+                    // Another curve.
+                    (Err(pkcs8::Error::PublicKey(_)), Err(pkcs8::Error::PublicKey(_))) => {
+                        return Err(PrivateKeyError::UnsupportedScheme);
+                    }
+                    _ => return Err(PrivateKeyError::Malformed),
+                }
             }
             _ => return Err(PrivateKeyError::UnsupportedScheme),
         };
@@ -129,6 +144,7 @@ impl PrivateKey {
                 SecretDocument::try_from(der).expect("this is DER")
             }
             Secret::EcdsaSecp256r1(key) => key.to_pkcs8_der().expect("a P-256 key encodes"),
+            Secret::EcdsaSecp256k1(key) => key.to_pkcs8_der().expect("a secp256k1 key encodes"),
         }
     }
 
@@ -137,6 +153,7 @@ impl PrivateKey {
         Zeroizing::new(match &self.secret {
             Secret::Ed25519(key) => key.as_bytes().to_vec(),
             Secret::EcdsaSecp256r1(key) => key.to_bytes().to_vec(),
+            Secret::EcdsaSecp256k1(key) => key.to_bytes().to_vec(),
         })
     }
 
@@ -159,6 +176,10 @@ impl PrivateKey {
             Secret::Ed25519(key) => key.sign(message).to_bytes().to_vec(),
             Secret::EcdsaSecp256r1(key) => {
                 let signature: p256::ecdsa::DerSignature = key.sign(message);
+                signature.as_bytes().to_vec()
+            }
+            Secret::EcdsaSecp256k1(key) => {
+                let signature: k256::ecdsa::DerSignature = key.sign(message);
                 signature.as_bytes().to_vec()
             }
         }
@@ -223,7 +244,7 @@ mod tests {
             }
             checked.push(key.public_key().scheme());
         }
-        assert_eq!(checked.len(), 6, "four keys and two signatures: {checked:?}");
+        assert_eq!(checked.len(), 7, "five keys, all but the RSA one, and two signatures: {checked:?}");
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub enum Effect {
 enum Step {
     Inspecting(Option<Duration>),
     /// Tells the client how long it will take, before the request joins the queue for the store.
-    Advising(Session, CheckedRequest),
+    Advising(Session, Box<CheckedRequest>),
     Committing(Session, TxId),
     Signing(Session, TxId),
     Replying,
@@ -103,7 +103,7 @@ impl Flow {
             Event::Replied(id, replied) => match self.open.remove(&id)? {
                 Step::Advising(session, request) => Some(match replied {
                     // The client has its confirm.
-                    Ok(()) => self.commit(id, Session { confirm: false, ..session }, request),
+                    Ok(()) => self.commit(id, Session { confirm: false, ..session }, *request),
                     Err(_) => Effect::Settle(id, Settlement::Release),
                 }),
                 Step::Replying => Some(Effect::Settle(
@@ -123,7 +123,7 @@ impl Flow {
             Inspection::Request { session, request } => match advice {
                 None => self.commit(id, session, request),
                 Some(wait) => {
-                    self.open.insert(id, Step::Advising(session, request));
+                    self.open.insert(id, Step::Advising(session, Box::new(request)));
                     Effect::Reply(id, Answer::Wait { session, wait })
                 }
             },

@@ -252,6 +252,7 @@ impl Session<'_> {
         // The point at the end of the encoding, in the OCTET STRING that the standard wants around it.
         let (curve, key_type, point_len) = match scheme {
             SignatureScheme::Ed25519 => (forms::ED25519_OID, KeyType::EC_EDWARDS, 32),
+            SignatureScheme::EcdsaSecp256k1Sha256 => (forms::K256_OID, KeyType::EC, 65),
             _ => (forms::P256_OID, KeyType::EC, 65),
         };
         let point = &spki[spki.len() - point_len..];

@@ -131,7 +131,7 @@ pub enum RegistrationError {
     #[error("{name}: {error}")]
     Manager {
         /// Whose request.
-        name: X500Name,
+        name: Box<X500Name>,
         /// What it said.
         error: ManagerError,
     },
@@ -139,17 +139,17 @@ pub enum RegistrationError {
     #[error("the certificate for {name} is not to be believed: {error}")]
     Certificate {
         /// Whose.
-        name: X500Name,
+        name: Box<X500Name>,
         /// What is wrong.
-        error: ChainError,
+        error: Box<ChainError>,
     },
     /// The node info that was made does not verify.
     #[error("the node info of {name}: {error}")]
     NodeInfo {
         /// Whose.
-        name: X500Name,
+        name: Box<X500Name>,
         /// What is wrong.
-        error: MaterialError,
+        error: Box<MaterialError>,
     },
 }
 
@@ -312,7 +312,7 @@ impl Registration {
     fn service_key<'m>(&self, means: &'m Means<'_>) -> Result<HeldServiceKey<'m>, RegistrationError> {
         Ok(match &means.service_key {
             ServiceKey::Elsewhere(public_key, sign) => HeldServiceKey::Elsewhere(public_key, *sign),
-            ServiceKey::File(_) => HeldServiceKey::File(self.folder.service_key(means.passphrase)?),
+            ServiceKey::File(_) => HeldServiceKey::File(Box::new(self.folder.service_key(means.passphrase)?)),
         })
     }
 
@@ -366,7 +366,7 @@ impl Registration {
         means: &Means<'_>,
         waiting: &mut Waiting,
     ) -> Result<Option<Certified>, RegistrationError> {
-        let refused = |error| RegistrationError::Manager { name: part.name.clone(), error };
+        let refused = |error| RegistrationError::Manager { name: Box::new(part.name.clone()), error };
         let id = match self.folder.request_id(&part.folder)? {
             Some(id) => id,
             None => {
@@ -433,7 +433,10 @@ impl Registration {
                 found => Err(ChainError::Name(found.to_string())),
             }
         };
-        check().map_err(|error| RegistrationError::Certificate { name: name.clone(), error })
+        check().map_err(|error| {
+            let error = Box::new(error);
+            RegistrationError::Certificate { name: Box::new(name.clone()), error }
+        })
     }
 
     /// Identity and TLS certificate by the worker's own authority, and the folder that goes to the worker.
@@ -516,7 +519,8 @@ impl Registration {
         let by_service = service_key.sign(&raw).map_err(CsrError::Signature)?;
         let signatures = vec![identity_key.sign(&raw), by_service];
         let signed = wire::encode_signed_node_info(&SignedNodeInfo { raw, signatures });
-        let failed = |error| RegistrationError::NodeInfo { name: worker.name.clone(), error };
+        let failed =
+            |error| RegistrationError::NodeInfo { name: Box::new(worker.name.clone()), error: Box::new(error) };
         verify_node_info(&signed, &self.root, means.now).map_err(failed)?;
         Ok(signed)
     }
@@ -524,7 +528,7 @@ impl Registration {
 
 /// The service key once it is certified.
 enum HeldServiceKey<'a> {
-    File(PrivateKey),
+    File(Box<PrivateKey>),
     Elsewhere(&'a PublicKey, Sign<'a>),
 }
 

@@ -75,6 +75,9 @@ pub(crate) struct Submitted {
     pub(crate) public_key: PublicKey,
     pub(crate) role: u8,
     pub(crate) email: String,
+    /// The subject's and the attributes' encodings.
+    pub(crate) subject: Vec<u8>,
+    pub(crate) attributes: Vec<u8>,
     pub(crate) headers: HashMap<String, String>,
 }
 
@@ -249,12 +252,12 @@ impl State {
                     self.submitted.push(submitted);
                     self.submitted.len() - 1
                 });
-                ("200 OK", "", format!("request/{id}\n").into_bytes())
+                ("200 OK", "", format!("request-{id}").into_bytes())
             }
             ("GET", Some(_), Fault::Rejected) => ("401 Unauthorized", "", b"not this\x1b[31m one\n".to_vec()),
             ("GET", Some(_), Fault::Garbage) => ("200 OK", "", b"PK\x03\x04 no zip".to_vec()),
             ("GET", Some(id), _) => {
-                let id = id.trim_start_matches("/request%2F").parse::<usize>().ok();
+                let id = id.trim_start_matches("/request-").parse::<usize>().ok();
                 match id.and_then(|id| self.submitted.get(id).cloned()) {
                     None => ("404 Not Found", "", Vec::new()),
                     Some(_) if !self.approved || fault == Fault::NotYet => {
@@ -300,7 +303,7 @@ impl State {
 }
 
 /// Reads a request as RFC 2986 has it, and verifies its signature.
-fn read(der: Vec<u8>, headers: HashMap<String, String>) -> Submitted {
+pub(crate) fn read(der: Vec<u8>, headers: HashMap<String, String>) -> Submitted {
     let request = AnyRef::from_der(&der).expect("DER");
     assert_eq!(request.tag(), Tag::Sequence);
     let mut parts = SliceReader::new(request.value()).expect("parts");
@@ -333,6 +336,7 @@ fn read(der: Vec<u8>, headers: HashMap<String, String>) -> Submitted {
             other => panic!("attribute {other}"),
         }
     }
-    let name = X500Name::from_der(&name.to_der().expect("DER")).expect("a legal name");
-    Submitted { name, public_key, role, email, headers, der }
+    let (subject, attributes) = (name.to_der().expect("DER"), attributes.to_der().expect("DER"));
+    let name = X500Name::from_der(&subject).expect("a legal name");
+    Submitted { subject, attributes, name, public_key, role, email, headers, der }
 }

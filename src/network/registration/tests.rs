@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::stub::{Fault, Stub};
+use super::stub::{self, Fault, Stub};
 use super::*;
 use crate::domain::network::HostAndPort;
 use crate::keys::file;
@@ -352,7 +352,10 @@ fn a_service_key_that_lies_elsewhere_signs_and_is_never_written() {
     let sign = |bytes: &[u8]| Ok(other.sign(bytes));
     let wrong = ServiceKey::Elsewhere(other.public_key().clone(), &sign);
     let error = advance_with(&dir, plan(&stub, 2), &stub, wrong, &|_| {}).expect_err("another key");
-    assert!(matches!(error, RegistrationError::Certificate { error: ChainError::Key, .. }), "{error}");
+    assert!(
+        matches!(&error, RegistrationError::Certificate { error: chain, .. } if **chain == ChainError::Key),
+        "{error}"
+    );
     assert!(!dir.join("pending/notary-worker-2").exists());
 }
 
@@ -373,4 +376,46 @@ fn two_runs_in_one_folder_or_a_foreign_folder_are_refused() {
     fs::write(home.path().join("holiday.jpg"), "x").expect("written");
     let error = Registration::begin(home.path(), plan(&stub, 1), &stub.root()).expect_err("foreign");
     assert!(error.to_string().contains("no registration's folder"), "{error}");
+}
+
+/// Goal: the stub is what Corda takes for an identity manager. Method: Corda 4.10's own `HTTPNetworkRegistrationService` and
+/// `NodeRegistrationHelper` register a notary worker with it. `tests/corda/registered` runs this, with the command for Java.
+#[test]
+fn cordas_own_registration_is_served_by_the_stub() {
+    let Ok(java) = std::env::var("NOTARY_CORDA_REGISTRATION") else {
+        eprintln!("skipped: Corda's own registration: tests/corda/registered sets NOTARY_CORDA_REGISTRATION");
+        return;
+    };
+    // Corda looks at its own clock.
+    let stub = Stub::start(crate::ports::Clock::now(&crate::ports::clock::SystemClock));
+    let home = tempfile::tempdir().expect("a folder");
+    let root = home.path().join("root.pem");
+    fs::write(&root, stub.root().to_pem()).expect("written");
+    let mut words = java.split_whitespace();
+    let mut command = std::process::Command::new(words.next().expect("a program"));
+    command.args(words).args(["register", &stub.url()]).arg(&root).arg(home.path().join("certificates"));
+    // Corda's own log goes to where it is started.
+    let output = command.current_dir(home.path()).output().expect("Java starts");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let told = format!("{printed}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}");
+    let expected = [
+        "distributed-notary-private-key: SERVICE_IDENTITY, 3",
+        "cordaclientca: NODE_CA, 3",
+        "identity-private-key: LEGAL_IDENTITY, 4",
+        "registered",
+    ];
+    assert_eq!(printed.lines().filter(|line| expected.contains(line)).collect::<Vec<_>>(), expected, "{told}");
+
+    // Its requests say what ours say, to the byte.
+    let submitted = stub.submitted();
+    assert_eq!(submitted.iter().map(|corda| corda.role).collect::<Vec<_>>(), [3, 4]);
+    for corda in &submitted {
+        let key = PrivateKey::generate(SignatureScheme::Ed25519).expect("a key");
+        let attributes = Attributes { email: "ops@bank.example", role: corda.role };
+        let sign = |bytes: &[u8]| Ok(key.sign(bytes));
+        let ours = CertificationRequest::with_attributes(&corda.name, key.public_key(), &attributes, sign);
+        let ours = stub::read(ours.expect("made").as_der().to_vec(), <_>::default());
+        assert_eq!((ours.attributes, ours.subject), (corda.attributes.clone(), corda.subject.clone()));
+    }
 }
