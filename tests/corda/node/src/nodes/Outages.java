@@ -55,13 +55,15 @@ final class Outages {
 
     private final Parties parties;
     private final Workers workers;
+    private final Broker broker;
     private final ClientNode alice;
     private final boolean ours;
 
-    /** `ours`: the workers can be broken at each stage. */
-    Outages(Parties parties, Workers workers, boolean ours) {
+    /** `broker`: what lies between nodes and workers, or null. `ours`: the workers can be broken at each stage. */
+    Outages(Parties parties, Workers workers, Broker broker, boolean ours) {
         this.parties = parties;
         this.workers = workers;
+        this.broker = broker;
         this.alice = parties.alice;
         this.ours = ours;
     }
@@ -77,6 +79,9 @@ final class Outages {
         }
         if (workers.count() > 1) {
             judgeFrozen(verdicts);
+        }
+        if (broker != null) {
+            judgeBrokerKilled(verdicts);
         }
         verdicts.judge("with all workers killed, requests wait until they are back", () -> {
             workers.killAll();
@@ -225,6 +230,37 @@ final class Outages {
             require(obeyed > 0, "none was told of a long wait");
             require(impatient > 0, "no client asks again, told or not");
             return obeyed + " waited, " + impatient + " asked again";
+        });
+    }
+
+    /** Row LB5. */
+    private void judgeBrokerKilled(Verdicts verdicts) {
+        verdicts.judge("a broker killed with requests under way costs no answer", () -> {
+            List<Asked> asked = ask(AT_ONCE);
+            broker.kill();
+            broker.start();
+            requireAnswered(asked);
+            return requireRivalsRefused(asked);
+        });
+        verdicts.judge("what waits in a broker that is killed, for workers that are down, is answered", () -> {
+            workers.killAll();
+            List<Asked> asked = ask(AT_ONCE);
+            broker.kill();
+            broker.start();
+            workers.startAll();
+            requireAnswered(asked);
+            return requireRivalsRefused(asked);
+        });
+        verdicts.judge("workers that start before their broker serve when it is there", () -> {
+            workers.killAll();
+            broker.kill();
+            List<Asked> asked = ask(AT_ONCE);
+            for (int number = 1; number <= workers.count(); number++) {
+                workers.launch(number);
+            }
+            broker.start();
+            workers.startAll();
+            return requireAnswered(asked);
         });
     }
 
