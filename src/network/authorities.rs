@@ -145,12 +145,7 @@ fn key() -> Result<PrivateKey, DevelopmentError> {
     Ok(PrivateKey::generate(SignatureScheme::EcdsaSecp256r1Sha256)?)
 }
 
-fn below(
-    root: &Authority,
-    common_name: &str,
-    role: Role,
-    validity: (i64, i64),
-) -> Result<Authority, DevelopmentError> {
+fn below(root: &Authority, common_name: &str, role: Role, validity: (i64, i64)) -> Result<Authority, DevelopmentError> {
     let key = key()?;
     let (subject, public_key) = (&name(common_name), &key.public_key().clone());
     Ok(root.authority(&Request { subject, public_key, role: Some(role), validity }, key)?)

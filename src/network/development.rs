@@ -34,7 +34,7 @@ use super::files::{HISTORIC_PARAMETERS, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS
 use super::issue::IssueError;
 use crate::domain::network::HostAndPort;
 use crate::domain::party::NameError;
-use crate::domain::{Party, PublicKey, SignatureScheme, Timestamp, X500Name};
+use crate::domain::{Party, SignatureScheme, Timestamp, X500Name};
 use crate::keys::file::{self, SecretFileError};
 use crate::keys::{PrivateKey, PrivateKeyError, random};
 
