@@ -1,10 +1,12 @@
 //! Every setting: its default, unit, bounds and reason. The only reader of configuration files and of the environment.
 //!
-//! Layers, later ones win: defaults < file (TOML) < environment (`NOTARY__FLOW__SLOTS=64`) < `--set flow.slots=64`. Unknown keys
+//! Layers, later ones win: defaults < a Corda node's folder < file (TOML) < environment (`NOTARY__FLOW__SLOTS=64`) < `--set flow.slots=64`. Unknown keys
 //! are faults, with a suggestion; so are duplicate ones, which TOML itself refuses. All faults are reported at once, and nothing
 //! connects before there are none. Relative paths start at the configuration file's folder.
 
 mod checks;
+pub mod corda_node;
+pub mod node_conf;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use config::{Config, ConfigError, Environment, File, FileFormat};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use self::corda_node::CordaNode;
 pub use secret::{SecretError, SecretRef};
 
 /// What the environment's variables begin with.
@@ -291,6 +294,9 @@ sections! {
         deadline_ms: u64 = 5_000u64, 100..=600_000;
         /// Serves from a database whose settings may lose commits. Never in production: the worker says so in its log again and again.
         unsafe_for_tests: bool = false;
+        /// Serves from the embedded store although the network map says that other workers serve under the service's identity too. Only
+        /// where they never will: they do not know what this one commits.
+        sole_worker: bool = false;
         /// The embedded store's file. One process opens it at a time.
         path: PathBuf = "data/notary.store";
         /// Memory the embedded store may use for its cache, in bytes.
@@ -298,7 +304,8 @@ sections! {
     }
     /// The third stage: sign what is committed.
     signing: SigningStage {
-        /// Which keeper of the service key: `file` is an encrypted PKCS#8 file, `pkcs11` one or several tokens.
+        /// Which keeper of the service key: `file` is an encrypted PKCS#8 file, `keystore` a key store of Java's (JKS or PKCS#12) such as a
+        /// Corda node has, `pkcs11` one or several tokens.
         kind: SignerKind = SignerKind::File;
         /// The vendor's PKCS#11 module, a shared library.
         module: PathBuf = "";
@@ -321,8 +328,14 @@ sections! {
         token_deadline_ms: u64 = 2_000u64, 50..=60_000;
         /// The key file (PEM, encrypted PKCS#8, Ed25519 or ECDSA P-256).
         key: PathBuf = "keys/service.p8";
-        /// The key file's passphrase, by reference: `file:PATH` or `env:NAME`.
+        /// The passphrase of the key file or key store, by reference: `file:PATH` or `env:NAME`.
         passphrase: SecretRef = "file:keys/passphrase";
+        /// The key store (JKS or PKCS#12) with the service key.
+        keystore: PathBuf = "";
+        /// The service key's name in the key store. This is what Corda calls it.
+        alias: String = "distributed-notary-private-key";
+        /// The passphrase of the key itself, by reference, if it has another one than its key store.
+        key_passphrase: SecretRef = "";
         /// Transactions in the stage at once.
         slots: usize = 1024usize, 1..=65_536;
         /// Most transactions under one signature; 1 signs each alone. 0 goes by the key: each alone while a signature costs less
@@ -395,6 +408,8 @@ pub enum StoreKind {
 pub enum SignerKind {
     /// An encrypted PKCS#8 file.
     File,
+    /// A key store of Java's.
+    KeyStore,
     /// One or several PKCS#11 tokens.
     Pkcs11,
 }
@@ -461,12 +476,18 @@ pub struct Loaded {
     /// The settings; relative paths are resolved.
     pub settings: Settings,
     origins: BTreeMap<String, String>,
+    cautions: Vec<String>,
 }
 
 impl Loaded {
     /// Which layer set `key`.
     pub fn origin(&self, key: &str) -> &str {
         self.origins.get(key).map_or("default", String::as_str)
+    }
+
+    /// What operators should know about where the settings come from, a sentence each.
+    pub fn cautions(&self) -> &[String] {
+        &self.cautions
     }
 }
 
@@ -475,10 +496,19 @@ impl Loaded {
 /// # Errors
 /// [`Faults`]: all of them.
 pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Loaded, Faults> {
-    load_from(file, std::env::vars().collect(), overrides)
+    load_from(None, file, std::env::vars().collect(), overrides)
+}
+
+/// As [`load`], above what the folder of a Corda node says.
+///
+/// # Errors
+/// [`Faults`]: all of them.
+pub fn load_in_place_of(node: &CordaNode, file: Option<&Path>, overrides: &[String]) -> Result<Loaded, Faults> {
+    load_from(Some(node), file, std::env::vars().collect(), overrides)
 }
 
 fn load_from(
+    node: Option<&CordaNode>,
     file: Option<&Path>,
     environment: std::collections::HashMap<String, String>,
     overrides: &[String],
@@ -490,6 +520,10 @@ fn load_from(
         Err(error) => faults.push(Fault { key: origin, problem: error.to_string() }),
     };
 
+    for (key, value, from) in node.into_iter().flat_map(CordaNode::settings) {
+        let built = Config::builder().set_override(*key, value.as_str()).and_then(|builder| builder.build());
+        layer(format!("node: {from}"), built, &mut faults);
+    }
     if let Some(path) = file {
         match std::fs::read_to_string(path) {
             Ok(text) => match text.parse::<toml::Table>() {
@@ -553,7 +587,8 @@ fn load_from(
         return Err(Faults(faults));
     }
     settings.resolve(file.and_then(Path::parent).unwrap_or(Path::new("")));
-    Ok(Loaded { settings, origins })
+    let cautions = node.map(CordaNode::cautions).unwrap_or_default();
+    Ok(Loaded { settings, origins, cautions })
 }
 
 impl Settings {
@@ -565,7 +600,8 @@ impl Settings {
             (broker.kind == BrokerKind::RabbitMq, "broker.management_password", &broker.management_password),
             (broker.kind == BrokerKind::P2p, "p2p.tls_passphrase", &self.p2p.tls_passphrase),
             (store.kind == StoreKind::Postgres, "store.password", &store.password),
-            (signing.kind == SignerKind::File, "signing.passphrase", &signing.passphrase),
+            (signing.kind != SignerKind::Pkcs11, "signing.passphrase", &signing.passphrase),
+            (signing.kind == SignerKind::KeyStore, "signing.key_passphrase", &signing.key_passphrase),
             (signing.kind == SignerKind::Pkcs11, "signing.pin", &signing.pin),
             (true, "network.root_passphrase", &self.network.root_passphrase),
             (true, "identity.passphrase", &self.identity.passphrase),
@@ -611,6 +647,7 @@ impl Settings {
             &mut store.tls_certificate,
             &mut store.tls_key,
             &mut signing.key,
+            &mut signing.keystore,
             &mut signing.module,
             &mut signing.pin_refusals,
         ];
@@ -624,7 +661,8 @@ impl Settings {
         }
         let secrets = [&mut broker.password, &mut broker.management_password, &mut store.password];
         let secrets = secrets.into_iter().chain([&mut p2p.tls_passphrase, &mut signing.passphrase, &mut signing.pin]);
-        for secret in secrets.chain([&mut network.root_passphrase, &mut self.identity.passphrase]) {
+        let secrets = secrets.chain([&mut signing.key_passphrase, &mut network.root_passphrase]);
+        for secret in secrets.chain([&mut self.identity.passphrase]) {
             secret.resolve(folder);
         }
     }

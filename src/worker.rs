@@ -4,6 +4,7 @@
 mod broker;
 pub mod doctor;
 mod key;
+mod keystore;
 mod network;
 pub mod process;
 mod publication;
@@ -39,7 +40,7 @@ use crate::stages::{Backoff, signing, uniqueness};
 use crate::wire::{self, CordaSignedForm};
 
 pub use self::broker::Declared;
-pub use self::key::token_options;
+pub use self::key::{service_key_in_memory, token_options};
 pub use self::network::load as load_network;
 pub use self::publication::{Published, publish};
 pub use self::store::{create_store, examine_database};
@@ -133,7 +134,11 @@ pub fn preflight(settings: &Settings) -> Vec<Fault> {
     faults.extend(key::preflight(settings));
     faults.extend(publication::preflight(settings));
     match network::load(settings) {
-        Ok(network) => faults.extend(broker::preflight(settings, network.view())),
+        Ok(network) => {
+            let unshared = store::check_shared(settings, network.view()).err();
+            faults.extend(unshared.map(|error| Fault { key: error.part.into(), problem: error.reason }));
+            faults.extend(broker::preflight(settings, network.view()));
+        }
         // The HTTP network map may know what no file says yet.
         Err(_) if !settings.network.url.is_empty() => {}
         Err(error) => faults.push(Fault { key: "network.dir".into(), problem: error.to_string() }),
@@ -170,6 +175,7 @@ impl Worker {
         let key::Key { signer, probe: key_probe } = key::open(settings, runtime).await?;
         let service_key = signer.public_key().clone();
         check_listed(&service_key, &network_map.view())?;
+        store::check_shared(settings, &network_map.view())?;
         let broker = broker::open(settings, &service_key, &network_map, runtime).await?;
 
         let policy = CheckPolicy { service_key: service_key.clone(), states_limit: settings.service.states_limit };

@@ -27,6 +27,7 @@ pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
         SignerKind::File => faults.check(settings.signing.passphrase.is_configured(), "signing.passphrase", || {
             "the key file has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
         }),
+        SignerKind::KeyStore => key_store(settings, &mut faults),
         SignerKind::Pkcs11 => tokens(settings, &mut faults),
     }
     faults.0
@@ -227,6 +228,17 @@ fn database(settings: &Settings, faults: &mut Faulty) {
     let elsewhere = split(all).any(|host| host_and_port(host).is_some_and(|(host, _)| !is_loopback(host)));
     faults.check(!(store.unsafe_for_tests && elsewhere), "store.unsafe_for_tests", || {
         "is for a database on this machine only: remove it, and make the database's settings durable".into()
+    });
+}
+
+fn key_store(settings: &Settings, faults: &mut Faulty) {
+    let signing = &settings.signing;
+    faults.check(!signing.keystore.as_os_str().is_empty(), "signing.keystore", || {
+        "name the key store (JKS or PKCS#12) with the service key".into()
+    });
+    faults.check(!signing.alias.is_empty(), "signing.alias", || "name the service key in the key store".into());
+    faults.check(signing.passphrase.is_configured(), "signing.passphrase", || {
+        "the key store has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
     });
 }
 

@@ -121,36 +121,25 @@ impl Signer for FileKey {
 /// What the examination signs. No transaction's signable bytes look like it: those begin with the AMQP header of Corda.
 const TRIAL: &[u8] = b"notary doctor: a trial signature, of no other meaning";
 
-/// The key file's part of `notary doctor`: unlocks the key, signs, verifies. Returns the public half if that worked.
-pub fn examine(path: &Path, passphrase: &Zeroizing<String>) -> (Vec<Finding>, Option<PublicKey>) {
+/// The part of `notary doctor` for a key that a process holds: signs, verifies. `kept` says where it lies. Returns the public half
+/// if that worked.
+pub fn examine(key: &PrivateKey, kept: &str) -> (Vec<Finding>, Option<PublicKey>) {
     let subject = "key: file";
-    match file::load_encrypted(path, passphrase) {
-        Ok(key) => {
-            let public_key = key.public_key().clone();
-            let finding = match public_key.verify(TRIAL, &key.sign(TRIAL)) {
-                Ok(()) => {
-                    let (scheme, hash) = (public_key.scheme().name(), public_key.name_hash());
-                    Finding::good(subject, format!("{} unlocks, signs and verifies: {scheme}, {hash}", path.display()))
-                }
-                Err(error) => {
-                    let advice = "do not serve with this key: restore the file, or test this machine's memory";
-                    Finding::fault(subject, format!("its signature does not verify: {error}"), advice)
-                }
-            };
-            let usable = finding.severity == Severity::Good;
-            let kept = "lies in a file and in memory; a stolen copy of both file and passphrase signs anywhere";
-            let advice = "for production keep the key in an HSM: signing.kind = \"pkcs11\"";
-            (vec![finding, Finding::warning("key: keeper", kept, advice)], usable.then_some(public_key))
+    let public_key = key.public_key().clone();
+    let finding = match public_key.verify(TRIAL, &key.sign(TRIAL)) {
+        Ok(()) => {
+            let (scheme, hash) = (public_key.scheme().name(), public_key.name_hash());
+            Finding::good(subject, format!("{kept} unlocks, signs and verifies: {scheme}, {hash}"))
         }
         Err(error) => {
-            let advice = match &error {
-                SecretFileError::Passphrase(_) => "correct signing.passphrase, or restore the key file",
-                SecretFileError::Permissions { .. } => "chmod 600; if others could read it, make a new key",
-                _ => "correct signing.key, or restore the key file",
-            };
-            (vec![Finding::fault(subject, error, advice)], None)
+            let advice = "do not serve with this key: restore the file, or test this machine's memory";
+            Finding::fault(subject, format!("its signature does not verify: {error}"), advice)
         }
-    }
+    };
+    let usable = finding.severity == Severity::Good;
+    let found = "lies in a file and in memory; a stolen copy of both file and passphrase signs anywhere";
+    let advice = "for production keep the key in an HSM: signing.kind = \"pkcs11\"";
+    (vec![finding, Finding::warning("key: keeper", found, advice)], usable.then_some(public_key))
 }
 
 /// In memory, the key can only be lost with its threads.

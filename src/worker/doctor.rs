@@ -31,6 +31,9 @@ pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec
     let settings = &loaded.settings;
     let place = config.map_or("defaults, environment and --set".to_owned(), |file| file.display().to_string());
     let mut findings = vec![Finding::good("configuration", format!("{place} is valid"))];
+    let cautions = loaded.cautions().iter();
+    findings
+        .extend(cautions.map(|caution| Finding::warning("node in whose place", caution, "see to it before serving")));
     findings.extend(unused(loaded));
     findings.extend(secrets::examine(settings, config));
     findings.extend(safety(settings));
@@ -44,6 +47,8 @@ pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec
     findings.extend(tls(settings, clock.now()));
     let (store, running) = examine_store(settings);
     findings.extend(store);
+    let unshared = view.and_then(|view| super::store::check_shared(settings, view).err());
+    findings.extend(unshared.map(|error| Finding::fault("store: shared", error.reason, "give all workers one store")));
     findings.extend(examine_broker(settings, view, running));
     findings.extend(key);
 
@@ -97,14 +102,21 @@ fn examine_requests(settings: &Settings, view: Option<&NetworkView>, running: bo
 fn examine_key(settings: &Settings) -> (Vec<Finding>, Option<PublicKey>) {
     let signing = &settings.signing;
     match signing.kind {
-        SignerKind::File => match signing.passphrase.fetch() {
-            Ok(passphrase) => file_key::examine(&signing.key, &passphrase),
-            Err(_) => {
-                let advice = "correct signing.passphrase first, as said above";
-                (vec![Finding::fault("key: file", "not unlocked without its passphrase", advice)], None)
-            }
-        },
+        SignerKind::File => held(settings, &signing.key),
+        SignerKind::KeyStore => held(settings, &signing.keystore),
         SignerKind::Pkcs11 => examine_tokens(settings),
+    }
+}
+
+/// A key that the worker holds itself.
+fn held(settings: &Settings, place: &Path) -> (Vec<Finding>, Option<PublicKey>) {
+    match super::service_key_in_memory(settings) {
+        Ok(Some(key)) => file_key::examine(&key, &place.display().to_string()),
+        Ok(None) => (Vec::new(), None),
+        Err(error) => {
+            let advice = "correct signing.passphrase and the place of the key, close its file to others (chmod 600), or restore it";
+            (vec![Finding::fault("key: file", error, advice)], None)
+        }
     }
 }
 
@@ -148,14 +160,16 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
     let of_postgres = ["url", "password", "tls_ca", "tls_certificate", "tls_key"];
     let of_tokens = ["module", "tokens", "pin", "key_id", "profile"];
     let of_nodes = ["listen", "addresses", "tls_certificate", "tls_key", "tls_passphrase", "answer_hold_ms"];
-    let sections: [(&str, bool, &[&str]); 7] = [
+    let sections: [(&str, bool, &[&str]); 9] = [
         ("p2p", broker == BrokerKind::P2p, &of_nodes),
         ("broker", broker.is_shared(), &of_shared_brokers),
         ("broker", broker == BrokerKind::Embedded, &["listen", "users", "reply_hold_ms"]),
         ("store", store == StoreKind::Postgres, &of_postgres),
         ("store", store == StoreKind::Embedded, &["path", "cache_bytes_max"]),
         ("signing", signing == SignerKind::Pkcs11, &of_tokens),
-        ("signing", signing == SignerKind::File, &["key", "passphrase"]),
+        ("signing", signing == SignerKind::File, &["key"]),
+        ("signing", signing == SignerKind::KeyStore, &["keystore", "alias", "key_passphrase"]),
+        ("signing", signing != SignerKind::Pkcs11, &["passphrase"]),
     ];
     let idle = sections.into_iter().filter(|(_, used, _)| !used);
     let keys = idle.flat_map(|(section, _, keys)| keys.iter().map(move |key| format!("{section}.{key}")));
@@ -332,7 +346,7 @@ fn faults_survived(settings: &Settings, workers: usize) -> Finding {
         }
     };
     let tokens = match settings.signing.kind {
-        SignerKind::File => String::new(),
+        SignerKind::File | SignerKind::KeyStore => String::new(),
         SignerKind::Pkcs11 => format!("; tokens: {}", count(&settings.signing.tokens).saturating_sub(1)),
     };
     Finding::good(subject, format!("{workers}; {databases}{brokers}{tokens}"))
