@@ -136,3 +136,44 @@ fn postgres_options(settings: &Settings) -> Result<postgres::Options, Fault> {
         lease: Some(postgres::Options::LEASE_PATIENCE),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::domain::network::Route;
+
+    fn view(workers: &[&str]) -> NetworkView {
+        let name = |text: &str| X500Name::parse(text).expect("a legal name");
+        let service = name("O=Notary Service, L=Zurich, C=CH");
+        let mut view = NetworkView::default();
+        for own in workers.iter().map(|worker| name(worker)) {
+            view.routes.insert(own.clone(), Route { addresses: Vec::new(), names: vec![own, service.clone()] });
+        }
+        // Somebody else.
+        let alice = name("O=Alice Corp, L=Madrid, C=ES");
+        view.routes.insert(alice.clone(), Route { addresses: Vec::new(), names: vec![alice] });
+        view
+    }
+
+    #[test]
+    fn a_store_of_ones_own_is_refused_while_other_workers_of_the_service_are_known() {
+        let check = |workers: &[&str], overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+            check_shared(&config::load(None, &overrides).expect("valid").settings, &view(workers))
+        };
+        let both = ["O=Notary Worker 1, L=Zurich, C=CH", "O=Notary Worker 2, L=Zurich, C=CH"];
+        let refused = check(&both, &["broker.kind=p2p"]).expect_err("refused");
+        assert!(refused.is_misconfigured() && refused.to_string().contains("O=Notary Worker 2"), "{refused}");
+        let postgres = ["broker.kind=p2p", "store.kind=postgres", "store.url=postgresql://worker@127.0.0.1:5432/notary"];
+        for (workers, overrides) in [
+            (&both[..1], &["broker.kind=p2p"][..]),
+            (&[], &["broker.kind=p2p"]),
+            (&both, &["broker.kind=p2p", "store.sole_worker=true"]),
+            (&both, &postgres),
+            (&both, &[]),
+        ] {
+            assert!(check(workers, overrides).is_ok(), "{workers:?} {overrides:?}");
+        }
+    }
+}

@@ -121,6 +121,8 @@ impl Network {
         let file = |name: &str| dir.join(name).display().to_string();
         vec![
             format!("worker.name={}", self.worker_name(n)),
+            // One of the two runs at a time.
+            "store.sole_worker=true".into(),
             format!("worker.state={}", file(&format!("state-{n}"))),
             format!("network.dir={}", file("network")),
             "broker.kind=p2p".into(),

@@ -3,6 +3,7 @@ package judge;
 import static judge.Verdicts.require;
 
 import java.io.NotSerializableException;
+import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
@@ -23,42 +24,45 @@ import net.corda.node.services.statemachine.RejectSessionMessage;
  * A flow session from the client's side. It takes messages only in the order in which a client's flow survives them: a
  * confirm first and once, then data, then the end; or an error, or a rejection in place of the confirm.
  */
-final class Conversation {
+public final class Conversation {
     /** How the notary answered. */
-    sealed interface Answer {}
+    public sealed interface Answer {}
 
-    record Notarised(NotarisationResponse response) implements Answer {}
+    public record Notarised(NotarisationResponse response) implements Answer {}
 
-    record Refused(NotaryException exception) implements Answer {}
+    public record Refused(NotaryException exception) implements Answer {}
 
     /** An error that reveals nothing: something broke on the notary's side. */
-    record Unrevealed() implements Answer {}
+    public record Unrevealed() implements Answer {}
 
     /** No session at all. */
-    record Rejected(String message) implements Answer {}
+    public record Rejected(String message) implements Answer {}
 
     /** The notary's half of the session, once confirmed. */
-    record Peer(Party party, long sessionId, int flowVersion) {}
+    public record Peer(Party party, long sessionId, int flowVersion) {}
 
     private enum State {
         INITIATING, CONFIRMED, RESPONDED, OVER
     }
 
-    final long sessionId;
-    final long entropy;
+    /** How long anything may take. A worker answers in milliseconds; a laden machine is forgiven a lot. */
+    public static final Duration PATIENCE = Duration.ofSeconds(30);
+
+    public final long sessionId;
+    public final long entropy;
     private final CompletableFuture<Peer> peer = new CompletableFuture<>();
     private final CompletableFuture<Answer> answer = new CompletableFuture<>();
     private State state = State.INITIATING;
     private NotarisationResponse response;
     private volatile String violation;
 
-    Conversation(long sessionId, long entropy) {
+    public Conversation(long sessionId, long entropy) {
         this.sessionId = sessionId;
         this.entropy = entropy;
     }
 
     /** Takes one message for this session, sent by `from`. Called by one thread only. */
-    void receive(Party from, ExistingSessionMessagePayload message) {
+    public void receive(Party from, ExistingSessionMessagePayload message) {
         try {
             advance(from, message);
         } catch (Exception | AssertionError e) {
@@ -111,24 +115,29 @@ final class Conversation {
         }
     }
 
-    Peer awaitConfirm() throws Exception {
+    public Peer awaitConfirm() throws Exception {
         return await(peer, "confirm");
     }
 
-    Answer awaitAnswer() throws Exception {
+    public Answer awaitAnswer() throws Exception {
         return await(answer, "answer");
     }
 
+    /** The same for who does not wait. */
+    public CompletableFuture<Answer> answered() {
+        return answer.copy();
+    }
+
     /** What went wrong after the answer, if anything. */
-    String violation() {
+    public String violation() {
         return violation;
     }
 
     private <T> T await(CompletableFuture<T> future, String what) throws Exception {
         try {
-            return future.get(Node.PATIENCE.toMillis(), TimeUnit.MILLISECONDS);
+            return future.get(PATIENCE.toMillis(), TimeUnit.MILLISECONDS);
         } catch (TimeoutException e) {
-            throw new AssertionError("no " + what + " within " + Node.PATIENCE);
+            throw new AssertionError("no " + what + " within " + PATIENCE);
         } catch (ExecutionException e) {
             throw new AssertionError(e.getCause().getMessage());
         }

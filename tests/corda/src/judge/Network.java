@@ -32,7 +32,7 @@ import net.corda.nodeapi.internal.network.NetworkMapKt;
  * @param parametersHash what transactions name their network parameters by
  * @param notary the one notary that some node of this network serves
  */
-record Network(NetworkParameters parameters, SecureHash parametersHash, Party notary, List<NodeInfo> nodes) {
+public record Network(NetworkParameters parameters, SecureHash parametersHash, Party notary, List<NodeInfo> nodes) {
 
     static Network read(Path directory) throws IOException, GeneralSecurityException {
         X509Certificate root = X509Utilities.loadCertificateFromPEMFile(directory.resolve("root.pem"));
@@ -49,7 +49,8 @@ record Network(NetworkParameters parameters, SecureHash parametersHash, Party no
         return new Network(parameters, signed.getRaw().getHash(), served.get(0), nodes);
     }
 
-    private static List<NodeInfo> readNodes(Path directory, X509Certificate root)
+    /** The signed node infos of a folder, verified. */
+    public static List<NodeInfo> readNodes(Path directory, X509Certificate root)
             throws IOException, GeneralSecurityException {
         List<Path> files;
         try (Stream<Path> entries = Files.list(directory)) {
@@ -69,14 +70,14 @@ record Network(NetworkParameters parameters, SecureHash parametersHash, Party no
     }
 
     /** The party of the node that has this legal name; a node drops a message from anybody else. */
-    Party nodeNamed(CordaX500Name name) {
+    public Party nodeNamed(CordaX500Name name) {
         return nodes.stream().map(node -> node.getLegalIdentities().get(0))
                 .filter(party -> party.getName().equals(name)).findFirst()
                 .orElseThrow(() -> new AssertionError("no node is named " + name));
     }
 
     /** Whether the named node is a worker of the notary. */
-    boolean isWorker(Party party) {
+    public boolean isWorker(Party party) {
         return nodes.stream().anyMatch(node -> node.getLegalIdentities().get(0).equals(party)
                 && advertises(node, notary.getOwningKey()));
     }
@@ -88,12 +89,12 @@ record Network(NetworkParameters parameters, SecureHash parametersHash, Party no
                 .orElseThrow(() -> new AssertionError("the network parameters list one notary only"));
     }
 
-    private static boolean advertises(NodeInfo node, PublicKey key) {
+    public static boolean advertises(NodeInfo node, PublicKey key) {
         return node.getLegalIdentities().stream().anyMatch(party -> party.getOwningKey().equals(key));
     }
 
     /** Where a party's messages arrive, on the receiving side. */
-    static String inbox(Party party) {
+    public static String inbox(Party party) {
         return "p2p.inbound." + CryptoUtils.toStringShort(party.getOwningKey());
     }
 }

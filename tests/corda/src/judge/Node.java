@@ -49,8 +49,7 @@ import org.apache.qpid.protonj2.types.messaging.Properties;
  * inbox that takes replies under the conditions under which a node takes them.
  */
 final class Node implements AutoCloseable {
-    /** How long anything may take. A worker answers in milliseconds; a laden machine is forgiven a lot. */
-    static final Duration PATIENCE = Duration.ofSeconds(30);
+    static final Duration PATIENCE = Conversation.PATIENCE;
 
     /** A node closes a connection that was silent for this long. */
     private static final int IDLE_MILLISECONDS = 10_000;

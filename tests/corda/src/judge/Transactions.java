@@ -33,13 +33,13 @@ import net.corda.core.transactions.ReferenceStateRef;
 import net.corda.core.transactions.WireTransaction;
 
 /** Builds transactions, and the payloads that ask for their notarisation, with Corda's classes. */
-final class Transactions {
+public final class Transactions {
     /** What the requester's signature states; that of Corda 4.10. */
-    static final int PLATFORM_VERSION = 12;
+    public static final int PLATFORM_VERSION = 12;
 
     private final Network network;
 
-    Transactions(Network network) {
+    public Transactions(Network network) {
         this.network = network;
     }
 
@@ -59,30 +59,30 @@ final class Transactions {
     static final class Move extends TypeOnlyCommandData {}
 
     /** What may vary in a transaction between the tests. */
-    record Draft(List<StateRef> inputs, List<StateRef> references, TimeWindow window, DigestService digest,
+    public record Draft(List<StateRef> inputs, List<StateRef> references, TimeWindow window, DigestService digest,
             Party notary, SecureHash parametersHash) {
-        Draft referring(StateRef... states) {
+        public Draft referring(StateRef... states) {
             return new Draft(inputs, List.of(states), window, digest, notary, parametersHash);
         }
 
-        Draft within(TimeWindow timeWindow) {
+        public Draft within(TimeWindow timeWindow) {
             return new Draft(inputs, references, timeWindow, digest, notary, parametersHash);
         }
 
-        Draft hashedBy(DigestService service) {
+        public Draft hashedBy(DigestService service) {
             return new Draft(inputs, references, window, service, notary, parametersHash);
         }
 
-        Draft notarisedBy(Party otherNotary) {
+        public Draft notarisedBy(Party otherNotary) {
             return new Draft(inputs, references, window, digest, otherNotary, parametersHash);
         }
 
-        Draft under(SecureHash otherParameters) {
+        public Draft under(SecureHash otherParameters) {
             return new Draft(inputs, references, window, digest, notary, otherParameters);
         }
 
         /** Each call gives another transaction: the privacy salt is random. */
-        WireTransaction build() {
+        public WireTransaction build() {
             Coin coin = new Coin(notary);
             TransactionState<Coin> output = new TransactionState<>(
                     coin, "judge.CoinContract", notary, null, AlwaysAcceptAttachmentConstraint.INSTANCE);
@@ -94,17 +94,17 @@ final class Transactions {
         }
     }
 
-    Draft spending(List<StateRef> inputs) {
+    public Draft spending(List<StateRef> inputs) {
         return new Draft(inputs, List.of(), null, DigestService.Companion.getSha2_256(),
                 network.notary(), network.parametersHash());
     }
 
-    Draft spending(StateRef... inputs) {
+    public Draft spending(StateRef... inputs) {
         return spending(List.of(inputs));
     }
 
     /** A transaction without inputs; it needs a window, or no notary would see it. */
-    Draft issuing(TimeWindow window) {
+    public Draft issuing(TimeWindow window) {
         return spending().within(window);
     }
 
@@ -126,19 +126,19 @@ final class Transactions {
                 || notary.equals(component);
     }
 
-    static FilteredTransaction filtered(WireTransaction transaction) {
+    public static FilteredTransaction filtered(WireTransaction transaction) {
         return filtered(transaction, component -> true);
     }
 
     /** The same with some of it hidden: a client must not do that. */
-    static FilteredTransaction filtered(WireTransaction transaction, Predicate<Object> unhidden) {
+    public static FilteredTransaction filtered(WireTransaction transaction, Predicate<Object> unhidden) {
         Party notary = transaction.getNotary();
         return transaction.buildFilteredTransaction(
                 component -> isForNotary(component, notary) && unhidden.test(component));
     }
 
     /** The payload, its request signed with `keys`. */
-    static NotarisationPayload payload(Object transaction, List<StateRef> inputs, SecureHash id, KeyPair keys)
+    public static NotarisationPayload payload(Object transaction, List<StateRef> inputs, SecureHash id, KeyPair keys)
             throws InvalidKeyException, SignatureException {
         byte[] request = Corda.serialize(new NotarisationRequest(inputs, id)).getBytes();
         NotarisationRequestSignature signature =
@@ -146,12 +146,12 @@ final class Transactions {
         return new NotarisationPayload(transaction, signature);
     }
 
-    static NotarisationPayload payload(CoreTransaction transaction, KeyPair keys)
+    public static NotarisationPayload payload(CoreTransaction transaction, KeyPair keys)
             throws InvalidKeyException, SignatureException {
         return payload(transaction, transaction.getInputs(), transaction.getId(), keys);
     }
 
-    static StateRef randomState() {
+    public static StateRef randomState() {
         return new StateRef(SecureHash.randomSHA256(), 0);
     }
 }

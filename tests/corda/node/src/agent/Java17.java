@@ -18,8 +18,8 @@ import org.objectweb.asm.ClassWriter;
 import org.objectweb.asm.MethodVisitor;
 
 /**
- * Lets Corda 4.10, built for Java 8, start on Java 17. Nothing of what it does for notarisation is touched. Listed before Quasar's
- * agent, because Quasar's own class reader is changed.
+ * Lets Corda 4.10, built for Java 8, start on Java 17. Nothing of what it does for notarisation is touched. Listed
+ * before Quasar's agent, because Quasar's own class reader is changed.
  */
 public final class Java17 implements ClassFileTransformer {
     private static final String QUASAR_READER = "co/paralleluniverse/asm/ClassReader";
@@ -76,7 +76,10 @@ public final class Java17 implements ClassFileTransformer {
         };
     }
 
-    /** Its static initialiser replaces a final field of H2, which Java 12 and later forbid; only the singleton is needed. */
+    /**
+     * Its static initialiser replaces a final field of H2, which Java 12 and later forbid; only the singleton is
+     * needed.
+     */
     private static ClassVisitor leavingFinalFieldsAlone(ClassWriter writer) {
         return new ClassVisitor(ASM7, writer) {
             @Override

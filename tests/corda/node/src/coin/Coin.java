@@ -7,7 +7,9 @@ import net.corda.core.contracts.ContractState;
 import net.corda.core.identity.AbstractParty;
 import net.corda.core.identity.Party;
 
-/** A coin of one party. Whoever holds a copy may build a transaction that spends it: the notary decides who was first. */
+/**
+ * A coin of one party. Whoever holds a copy may build a transaction that spends it: the notary decides who was first.
+ */
 @BelongsToContract(CoinContract.class)
 public final class Coin implements ContractState {
     private final Party owner;

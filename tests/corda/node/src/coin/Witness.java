@@ -9,7 +9,10 @@ import net.corda.core.flows.ReceiveFinalityFlow;
 import net.corda.core.node.StatesToRecord;
 import net.corda.core.transactions.SignedTransaction;
 
-/** Takes a finalised transaction, verifies it and its notary's signature, and keeps all of its coins, of whoever they are. */
+/**
+ * Takes a finalised transaction, verifies it and its notary's signature, and keeps all of its coins, of whoever they
+ * are.
+ */
 @InitiatedBy(Finalise.class)
 public final class Witness extends FlowLogic<SignedTransaction> {
     private final FlowSession session;

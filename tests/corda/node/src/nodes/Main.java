@@ -16,14 +16,19 @@ public final class Main {
             usage: make DIR --workers N --cordapp JAR --node-args FILE
                or: free DIR
                or: port
-               or: judge DIR --of corda|notary --workers N --node-args FILE --logs DIR --ready REGEX -- COMMAND...
+               or: judge DIR --of corda|notary --workers N --node-args FILE --logs DIR --ready REGEX [--artemis DIR]
+                   -- COMMAND...
+               or: follow DIR --node-args FILE --logs DIR --ready REGEX -- COMMAND...
 
             make    makes a network with Corda's bootstrapper
             free    succeeds if no port of the network is taken
             port    prints a free port of the loopback address
-            judge   starts the nodes of two parties, and workers by the command, whose {folder} is each worker's. Of
+            judge   starts the nodes of two parties, and workers by the command, whose {folder} and {number} are each
+                    worker's, with a broker between them if there is one. Of
                     Corda's own notary less is asked than of ours: where it is known to fail, and where only ours can
-                    be broken on purpose""";
+                    be broken on purpose
+            follow  runs the command, which starts all workers by itself, and judges them by the same rules. Nothing is
+                    broken on purpose""";
 
     private Main() {}
 
@@ -40,9 +45,48 @@ public final class Main {
                 System.out.println(Ports.free(1));
                 yield true;
             }
+            case "follow" -> follow(options);
             default -> judge(options);
         };
         System.exit(good ? 0 : 1);
+    }
+
+    private static boolean follow(Options options) {
+        Verdicts verdicts = new Verdicts(System.out);
+        Network network = new Network(options.directory);
+        Child instructions = new Child("instructions", options.command, options.directory,
+                options.logs.resolve("instructions.log"), Pattern.compile(options.ready));
+        try (ClientNode alice = new ClientNode(network, "alice", options.nodeArguments, options.logs);
+                ClientNode bob = new ClientNode(network, "bob", options.nodeArguments, options.logs)) {
+            // Whatever ends the judge, its children end with it; the instructions end theirs if they are asked to.
+            Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+                instructions.stop();
+                alice.abandon();
+                bob.abandon();
+            }));
+            verdicts.judge("the instructions lead to workers that serve", () -> {
+                instructions.start();
+                instructions.awaitReady();
+                alice.start();
+                bob.start();
+                alice.connect();
+                bob.connect();
+                return alice.party().getName() + ", " + bob.party().getName();
+            });
+            if (!bob.isConnected()) {
+                // Nothing else can be judged.
+                return verdicts.finish();
+            }
+            new Rules(new Parties(alice, bob), true).judge(verdicts);
+            verdicts.judge("the workers still run, and end when they are asked to", () -> {
+                require(instructions.isAlive(), "they have ended");
+                int code = instructions.stop();
+                // Ended by the signal that was passed on, or done: not by force.
+                require(code == 0 || code == 143, "exit code %d", code);
+                return "exit code " + code;
+            });
+        }
+        return verdicts.finish();
     }
 
     private static boolean judge(Options options) {
@@ -51,16 +95,23 @@ public final class Main {
         try (Workers workers = new Workers(
                         network, options.command, Pattern.compile(options.ready), options.workers, options.logs);
                 ClientNode alice = new ClientNode(network, "alice", options.nodeArguments, options.logs);
-                ClientNode bob = new ClientNode(network, "bob", options.nodeArguments, options.logs)) {
+                ClientNode bob = new ClientNode(network, "bob", options.nodeArguments, options.logs);
+                Broker broker = options.artemis == null ? null : new Broker(options.artemis, options.logs)) {
             // Whatever ends the judge, its children end with it.
             Runtime.getRuntime().addShutdownHook(new Thread(() -> {
                 workers.killAll();
                 alice.abandon();
                 bob.abandon();
+                if (broker != null) {
+                    broker.kill();
+                }
             }));
             verdicts.judge("two unmodified nodes and the workers start", () -> {
                 alice.start();
                 bob.start();
+                if (broker != null) {
+                    broker.start();
+                }
                 workers.startAll();
                 alice.connect();
                 bob.connect();
@@ -78,7 +129,7 @@ public final class Main {
                 return parties.notary.getName() + ", " + serving.size() + " workers";
             });
             new Rules(parties, options.ours).judge(verdicts);
-            new Outages(parties, workers, options.ours).judge(verdicts);
+            new Outages(parties, workers, broker, options.ours).judge(verdicts);
         }
         return verdicts.finish();
     }
@@ -91,6 +142,7 @@ public final class Main {
         private Path nodeArguments;
         private Path logs;
         private String ready;
+        private Path artemis;
         private Boolean ours;
         private List<String> command = new ArrayList<>();
 
@@ -108,6 +160,7 @@ public final class Main {
                         case "--node-args" -> options.nodeArguments = Path.of(arguments[++i]);
                         case "--logs" -> options.logs = Path.of(arguments[++i]);
                         case "--ready" -> options.ready = arguments[++i];
+                        case "--artemis" -> options.artemis = Path.of(arguments[++i]);
                         case "--of" -> options.ours = switch (arguments[++i]) {
                             case "corda" -> false;
                             case "notary" -> true;
@@ -126,8 +179,10 @@ public final class Main {
             boolean complete = switch (options.mode) {
                 case "make" -> options.workers > 0 && options.cordapp != null && options.nodeArguments != null;
                 case "free", "port" -> true;
-                case "judge" -> options.ours != null && options.workers > 0 && options.nodeArguments != null && options.logs != null
-                        && options.ready != null && !options.command.isEmpty();
+                case "follow" -> options.nodeArguments != null && options.logs != null && options.ready != null
+                        && !options.command.isEmpty();
+                case "judge" -> options.ours != null && options.workers > 0 && options.nodeArguments != null
+                        && options.logs != null && options.ready != null && !options.command.isEmpty();
                 default -> false;
             };
             if (!complete) {

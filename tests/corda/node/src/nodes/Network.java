@@ -14,8 +14,8 @@ import net.corda.nodeapi.internal.network.NetworkBootstrapper;
 import net.corda.nodeapi.internal.network.NetworkParametersOverrides;
 
 /** A development network as Corda's own bootstrapper makes it: a folder for each node. */
-final class Network {
-    static final String NOTARY = "O=Notary Service,L=Zurich,C=CH";
+public final class Network {
+    public static final String NOTARY = "O=Notary Service,L=Zurich,C=CH";
     static final String OTHER_NOTARY = "O=Other Notary,L=Zurich,C=CH";
 
     /** The name and password of who may start flows. */
@@ -27,8 +27,8 @@ final class Network {
     private static final int GENERATE_SECONDS = 300;
 
     /**
-     * How long the first of a client's attempts may take: by default it is 30 s, and the tests would wait for it. The next one may
-     * take {@link #BACKOFF} times as long, and so on.
+     * How long the first of a client's attempts may take: by default it is 30 s, and the tests would wait for it. The
+     * next one may take {@link #BACKOFF} times as long, and so on.
      */
     static final int FLOW_TIMEOUT_SECONDS = 6;
 
@@ -41,7 +41,7 @@ final class Network {
 
     private final Path directory;
 
-    Network(Path directory) {
+    public Network(Path directory) {
         this.directory = directory;
     }
 
@@ -61,7 +61,7 @@ final class Network {
         }
         port += PORTS_PER_NODE;
         write(directory, "other-notary", OTHER_NOTARY, port, "notary { validating = false }\n");
-        // The bootstrapper copies the node's own jar into every folder and starts that; here nodes start in another way.
+        // The bootstrapper copies the node's own jar into every folder and starts that; here nodes start otherwise.
         Path noJar = Files.createTempFile("corda", ".jar");
         try {
             java.net.URL empty = noJar.toUri().toURL();
@@ -75,7 +75,7 @@ final class Network {
         }
     }
 
-    static String worker(int number) {
+    public static String worker(int number) {
         return "worker-" + number;
     }
 
@@ -142,7 +142,7 @@ final class Network {
         }
     }
 
-    Path folder(String node) {
+    public Path folder(String node) {
         return directory.resolve(node);
     }
 
@@ -153,7 +153,7 @@ final class Network {
         return Integer.parseInt(address.substring(address.lastIndexOf(':') + 1));
     }
 
-    int p2pPort(String node) {
+    public int p2pPort(String node) {
         return port(node, "p2pAddress");
     }
 

@@ -35,7 +35,10 @@ final class Outages {
     /** Few enough to be sent before the client takes its silent workers for lost, 10 s later. */
     private static final int TOGETHER = 12;
 
-    /** How long a worker takes that is slow on purpose: less than a client's patience, {@link Network#FLOW_TIMEOUT_SECONDS}, ... */
+    /**
+     * How long a worker takes that is slow on purpose: less than a client's patience, {@link
+     * Network#FLOW_TIMEOUT_SECONDS}, ...
+     */
     private static final int QUICK_MS = 3_000;
 
     /** ... and, added to it, more than that with all of its jitter, which is a half. */
@@ -52,13 +55,15 @@ final class Outages {
 
     private final Parties parties;
     private final Workers workers;
+    private final Broker broker;
     private final ClientNode alice;
     private final boolean ours;
 
-    /** `ours`: the workers can be broken at each stage. */
-    Outages(Parties parties, Workers workers, boolean ours) {
+    /** `broker`: what lies between nodes and workers, or null. `ours`: the workers can be broken at each stage. */
+    Outages(Parties parties, Workers workers, Broker broker, boolean ours) {
         this.parties = parties;
         this.workers = workers;
+        this.broker = broker;
         this.alice = parties.alice;
         this.ours = ours;
     }
@@ -74,6 +79,9 @@ final class Outages {
         }
         if (workers.count() > 1) {
             judgeFrozen(verdicts);
+        }
+        if (broker != null) {
+            judgeBrokerKilled(verdicts);
         }
         verdicts.judge("with all workers killed, requests wait until they are back", () -> {
             workers.killAll();
@@ -170,7 +178,7 @@ final class Outages {
 
     /** Requests that reach a worker at once, because it could not take them before. */
     private void judgeTogether(Verdicts verdicts) {
-        verdicts.judge("requests that arrive together come under one signature, and each client verifies its own", () -> {
+        verdicts.judge("requests that arrive together come under one signature, and clients verify it", () -> {
             List<Asked> asked;
             int mark = alice.logged();
             workers.freezeAll();
@@ -189,7 +197,9 @@ final class Outages {
         });
     }
 
-    /** Rows BP1, BP4. The first request tells the worker how fast it is; the next ones take longer than clients wait. */
+    /**
+     * Rows BP1, BP4. The first request tells the worker how fast it is; the next ones take longer than clients wait.
+     */
     private void judgeWait(Verdicts verdicts) {
         verdicts.judge("clients told of a long wait do not ask again before its end, and others do", () -> {
             workers.killAll();
@@ -220,6 +230,37 @@ final class Outages {
             require(obeyed > 0, "none was told of a long wait");
             require(impatient > 0, "no client asks again, told or not");
             return obeyed + " waited, " + impatient + " asked again";
+        });
+    }
+
+    /** Row LB5. */
+    private void judgeBrokerKilled(Verdicts verdicts) {
+        verdicts.judge("a broker killed with requests under way costs no answer", () -> {
+            List<Asked> asked = ask(AT_ONCE);
+            broker.kill();
+            broker.start();
+            requireAnswered(asked);
+            return requireRivalsRefused(asked);
+        });
+        verdicts.judge("what waits in a broker that is killed, for workers that are down, is answered", () -> {
+            workers.killAll();
+            List<Asked> asked = ask(AT_ONCE);
+            broker.kill();
+            broker.start();
+            workers.startAll();
+            requireAnswered(asked);
+            return requireRivalsRefused(asked);
+        });
+        verdicts.judge("workers that start before their broker serve when it is there", () -> {
+            workers.killAll();
+            broker.kill();
+            List<Asked> asked = ask(AT_ONCE);
+            for (int number = 1; number <= workers.count(); number++) {
+                workers.launch(number);
+            }
+            broker.start();
+            workers.startAll();
+            return requireAnswered(asked);
         });
     }
 

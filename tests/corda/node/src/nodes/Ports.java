@@ -7,7 +7,7 @@ import java.net.ServerSocket;
 import java.util.Random;
 
 /** Free ports of the loopback address. */
-final class Ports {
+public final class Ports {
     /** Below the range that Linux hands out to connections, so that none takes a port before its node does. */
     private static final int FIRST = 20_000;
 
@@ -16,7 +16,7 @@ final class Ports {
     private Ports() {}
 
     /** The first of `count` ports in a row that are all free now. */
-    static int free(int count) {
+    public static int free(int count) {
         Random random = new Random();
         for (int tries = 0; tries < 1_000; tries++) {
             int first = FIRST + random.nextInt(LAST - FIRST - count);

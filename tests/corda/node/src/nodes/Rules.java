@@ -187,7 +187,8 @@ final class Rules {
     }
 
     private void judgeTimeWindows(Verdicts verdicts) {
-        judgeOutside(verdicts, "a time window that is over is refused", now -> TimeWindow.untilOnly(now.minusSeconds(60)));
+        judgeOutside(verdicts, "a time window that is over is refused",
+                now -> TimeWindow.untilOnly(now.minusSeconds(60)));
         judgeOutside(verdicts, "a time window with two ends that is over is refused",
                 now -> TimeWindow.between(now.minusSeconds(120), now.minusSeconds(60)));
         judgeOutside(verdicts, "a time window that has not begun is refused",

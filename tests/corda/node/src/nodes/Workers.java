@@ -10,9 +10,12 @@ import java.util.regex.Pattern;
 import java.util.stream.IntStream;
 
 /** The notary service's workers, started by the command that the judge was given. */
-final class Workers implements AutoCloseable {
+public final class Workers implements AutoCloseable {
     /** Replaced in the command by the folder of each worker. */
     static final String FOLDER = "{folder}";
+
+    /** Replaced by its number, from 1. */
+    static final String NUMBER = "{number}";
 
     private final Network network;
     private final List<String> command;
@@ -21,7 +24,7 @@ final class Workers implements AutoCloseable {
     private final int count;
     private final List<Child> children = new ArrayList<>();
 
-    Workers(Network network, List<String> command, Pattern ready, int count, Path logs) {
+    public Workers(Network network, List<String> command, Pattern ready, int count, Path logs) {
         this.network = network;
         this.command = command;
         this.ready = ready;
@@ -37,7 +40,7 @@ final class Workers implements AutoCloseable {
         Path path = network.folder(folder);
         List<String> line = new ArrayList<>();
         for (String word : command) {
-            line.add(word.replace(FOLDER, path.toString()));
+            line.add(word.replace(FOLDER, path.toString()).replace(NUMBER, Integer.toString(number)));
         }
         line.addAll(more);
         return new Child(folder, line, path, logs.resolve(folder + ".log"), ready);
@@ -47,9 +50,17 @@ final class Workers implements AutoCloseable {
         return count;
     }
 
+    /** What one wrote in this life. */
+    public String output(int number) {
+        return children.get(number - 1).output();
+    }
+
+    public long pid(int number) {
+        return children.get(number - 1).pid();
+    }
 
     /** Starts all that do not run, in no special condition. */
-    void startAll() {
+    public void startAll() {
         for (int number = 1; number <= count; number++) {
             if (!isAlive(number)) {
                 children.set(number - 1, child(number, List.of()));
@@ -57,6 +68,12 @@ final class Workers implements AutoCloseable {
             }
         }
         children.forEach(Child::awaitReady);
+    }
+
+    /** Starts one and does not wait. */
+    void launch(int number) {
+        children.set(number - 1, child(number, List.of()));
+        children.get(number - 1).start();
     }
 
     void start(int number) {
@@ -74,11 +91,11 @@ final class Workers implements AutoCloseable {
         return children.get(number - 1).stop();
     }
 
-    int kill(int number) {
+    public int kill(int number) {
         return children.get(number - 1).kill();
     }
 
-    void killAll() {
+    public void killAll() {
         children.forEach(Child::kill);
     }
 
@@ -121,7 +138,7 @@ final class Workers implements AutoCloseable {
         return children.get(number - 1).awaitEnd(patience);
     }
 
-    boolean isAlive(int number) {
+    public boolean isAlive(int number) {
         return children.get(number - 1).isAlive();
     }
 
