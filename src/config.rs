@@ -149,13 +149,23 @@ sections! {
     /// What the worker publishes about itself: its own legal identity and the service's, for its node info. Without it the node info
     /// is somebody else's business, such as of `notary network register`.
     identity: Identity {
+        /// Where the worker's own certificate and its key lie: `file` is two PEM files, `keystore` a key store of Java's (JKS or PKCS#12)
+        /// such as a Corda node has.
+        kind: KeyKind = KeyKind::File;
         /// The certificate of the worker's own legal identity and those above it (PEM), own first. Empty: nothing is published.
         certificate: PathBuf = "";
         /// The private key of `certificate` (PEM, PKCS#8).
         key: PathBuf = "";
-        /// The passphrase of `key`, by reference; empty if it is not encrypted.
+        /// The key store (JKS or PKCS#12) with the worker's own certificate, those above it, and its key. Empty: nothing is published.
+        keystore: PathBuf = "";
+        /// The name of the worker's own key in the key store. This is what Corda calls it.
+        alias: String = "identity-private-key";
+        /// The passphrase of `key` or `keystore`, by reference; empty if `key` is not encrypted.
         passphrase: SecretRef = "";
-        /// The certificate of the service's identity and those above it (PEM), own first. Its key is that of `signing`.
+        /// The passphrase of the key itself, by reference, if it has another one than its key store.
+        key_passphrase: SecretRef = "";
+        /// The certificate of the service's identity and those above it (PEM), own first. Its key is that of `signing`. Empty: they are
+        /// beside the key in `signing.keystore`.
         service_certificate: PathBuf = "";
     }
     /// Where requests come from and answers go.
@@ -217,13 +227,22 @@ sections! {
         listen: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 10_002));
         /// Under which addresses nodes reach `listen`: `HOST:PORT`, several separated by commas; for the worker's node info.
         addresses: String = "";
+        /// Where the worker's TLS certificate and its key lie: `file` is two PEM files, `keystore` a key store of Java's (JKS or PKCS#12)
+        /// such as a Corda node has. A renewed certificate is taken up without a restart.
+        tls_kind: KeyKind = KeyKind::File;
         /// The worker's TLS certificate and those above it (PEM): its own first, then its node CA, the identity CA, perhaps the root.
         /// Its subject is `worker.name`.
         tls_certificate: PathBuf = "keys/tls.pem";
         /// The private key of `tls_certificate` (PEM, PKCS#8, ECDSA P-256).
         tls_key: PathBuf = "keys/tls.p8";
-        /// The passphrase of `tls_key`, by reference; empty if it is not encrypted.
+        /// The key store (JKS or PKCS#12) with the worker's TLS certificate, those above it, and its key.
+        tls_keystore: PathBuf = "";
+        /// The name of the TLS key in the key store. This is what Corda calls it.
+        tls_alias: String = "cordaclienttls";
+        /// The passphrase of `tls_key` or `tls_keystore`, by reference; empty if `tls_key` is not encrypted.
         tls_passphrase: SecretRef = "";
+        /// The passphrase of the TLS key itself, by reference, if it has another one than its key store.
+        tls_key_passphrase: SecretRef = "";
         /// Deliveries that one sending link may have open here. Small, so that most waiting requests stay where other workers can get
         /// them.
         link_credit: u32 = 64u32, 1..=4096;
@@ -402,6 +421,16 @@ pub enum StoreKind {
     Postgres,
 }
 
+/// Where a private key lies with its certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyKind {
+    /// In PEM files.
+    File,
+    /// In a key store of Java's.
+    KeyStore,
+}
+
 /// Which keeper of the service key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -440,7 +469,7 @@ setting!(|text| format!("{text:?}"); String);
 setting!(|address| format!("{:?}", address.to_string()); SocketAddr);
 setting!(|path| format!("{:?}", path.display().to_string()); PathBuf);
 setting!(|secret| format!("{:?}", secret.reference()); SecretRef);
-setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, Senders, StoreKind, SignerKind, LogFormat);
+setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, Senders, StoreKind, KeyKind, SignerKind, LogFormat);
 
 /// One thing wrong with the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -595,19 +624,31 @@ impl Settings {
     /// The secrets that these settings make the worker or its verbs fetch, with their keys.
     pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
         let (broker, store, signing) = (&self.broker, &self.store, &self.signing);
+        let tls_store = self.p2p.tls_kind == KeyKind::KeyStore;
         let used = [
             (broker.kind.is_shared(), "broker.password", &broker.password),
             (broker.kind == BrokerKind::RabbitMq, "broker.management_password", &broker.management_password),
-            (broker.kind == BrokerKind::P2p, "p2p.tls_passphrase", &self.p2p.tls_passphrase),
+            (self.speaks_to_nodes(), "p2p.tls_passphrase", &self.p2p.tls_passphrase),
+            (self.speaks_to_nodes() && tls_store, "p2p.tls_key_passphrase", &self.p2p.tls_key_passphrase),
             (store.kind == StoreKind::Postgres, "store.password", &store.password),
             (signing.kind != SignerKind::Pkcs11, "signing.passphrase", &signing.passphrase),
             (signing.kind == SignerKind::KeyStore, "signing.key_passphrase", &signing.key_passphrase),
             (signing.kind == SignerKind::Pkcs11, "signing.pin", &signing.pin),
             (true, "network.root_passphrase", &self.network.root_passphrase),
             (true, "identity.passphrase", &self.identity.passphrase),
+            (self.identity.kind == KeyKind::KeyStore, "identity.key_passphrase", &self.identity.key_passphrase),
         ];
         let used = used.into_iter().filter(|(used, _, secret)| *used && secret.is_configured());
         used.map(|(_, key, secret)| (key, secret)).collect()
+    }
+
+    /// Whether the worker itself has connections with Corda nodes, as which it needs a TLS certificate.
+    pub fn speaks_to_nodes(&self) -> bool {
+        match self.broker.kind {
+            BrokerKind::P2p => true,
+            BrokerKind::Artemis => self.broker.senders == Senders::Peers,
+            BrokerKind::Embedded | BrokerKind::RabbitMq => false,
+        }
     }
 
     /// The defaults, with relative paths as they are.
@@ -634,6 +675,7 @@ impl Settings {
             &mut network.publish_dir,
             &mut self.identity.certificate,
             &mut self.identity.key,
+            &mut self.identity.keystore,
             &mut self.identity.service_certificate,
             &mut broker.users,
             &mut broker.callers,
@@ -642,6 +684,7 @@ impl Settings {
             &mut broker.tls_key,
             &mut p2p.tls_certificate,
             &mut p2p.tls_key,
+            &mut p2p.tls_keystore,
             &mut store.path,
             &mut store.tls_ca,
             &mut store.tls_certificate,
@@ -661,8 +704,11 @@ impl Settings {
         }
         let secrets = [&mut broker.password, &mut broker.management_password, &mut store.password];
         let secrets = secrets.into_iter().chain([&mut p2p.tls_passphrase, &mut signing.passphrase, &mut signing.pin]);
-        let secrets = secrets.chain([&mut signing.key_passphrase, &mut network.root_passphrase]);
-        for secret in secrets.chain([&mut self.identity.passphrase]) {
+        let secrets = secrets.chain([&mut p2p.tls_key_passphrase, &mut signing.key_passphrase]);
+        for secret in secrets
+            .chain([&mut network.root_passphrase])
+            .chain([&mut self.identity.passphrase, &mut self.identity.key_passphrase])
+        {
             secret.resolve(folder);
         }
     }

@@ -2,9 +2,10 @@
 //! setting is in `broker`, `store` and `key`.
 
 mod broker;
+mod certificates;
+mod credentials;
 pub mod doctor;
 mod key;
-mod keystore;
 mod network;
 pub mod process;
 mod publication;
@@ -29,6 +30,7 @@ use crate::domain::PublicKey;
 use crate::domain::check::CheckPolicy;
 use crate::domain::network::NetworkView;
 use crate::observe;
+use crate::observe::certificates::Certificates;
 use crate::observe::health::{Health, Readiness};
 use crate::observe::http::{Http, Pulse};
 use crate::observe::metrics::Exporter;
@@ -155,6 +157,7 @@ pub struct Worker {
     caretakers: [AbortHandle; 3],
     /// Held, as they end when dropped.
     _network: network::Network,
+    _following: certificates::Following,
     _publishing: Option<publication::Publishing>,
     service_key: PublicKey,
 }
@@ -197,8 +200,10 @@ impl Worker {
             eta_message_threshold: Duration::from_millis(settings.flow.eta_message_threshold_ms),
         };
         let pipeline = Arc::new(Pipeline::start(core, parts, runtime));
+        let ends = Certificates::default();
         // Before the parts are watched, or nobody would hear that they work.
-        let exporter = Exporter::install(pipeline.gauges()).map_err(|error| StartError::of("figures")(&error))?;
+        let exporter =
+            Exporter::install(pipeline.gauges(), ends.clone()).map_err(|error| StartError::of("figures")(&error))?;
         // Figures of the network that were told before there was anybody to hear them.
         network.map.look();
         let probes = [store_probe, broker.probe.clone(), key_probe].into_iter().flatten().collect();
@@ -206,6 +211,8 @@ impl Worker {
         let http = Http::start(settings.observe.listen, exporter, Arc::clone(&health), pipeline.pulse(), runtime)
             .await
             .map_err(|error| StartError::of("observe.listen")(&format!("{}: {error}", settings.observe.listen)))?;
+        let following = certificates::follow(settings, broker.peer_tls.clone(), ends);
+        let _following = following.map_err(|error| StartError::of("certificates")(&error))?;
         tracing::info!(
             worker = settings.worker.name,
             service = settings.service.name,
@@ -226,7 +233,7 @@ impl Worker {
         let publishing =
             publication.map(|publication| publication::start(publication, settings, signer, changes, runtime));
         let _publishing = publishing.transpose()?;
-        Ok(Self { pipeline, broker, http, health, caretakers, _network: network, _publishing, service_key })
+        Ok(Self { pipeline, broker, http, health, caretakers, _network: network, _following, _publishing, service_key })
     }
 
     /// Where requests are taken, for people.

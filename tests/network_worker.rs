@@ -175,6 +175,64 @@ fn the_workers_node_info_is_signed_when_it_says_something_new() {
     assert_eq!(shown["parameters"][0]["standing"], "in force");
 }
 
+/// ID5, LB2: the same with both identities in a node's key store, where the service's certificates lie beside its key.
+#[test]
+fn the_identities_of_a_node_info_may_lie_in_a_key_store() {
+    let network = Network::init(&[]);
+    let settings = identity(&network);
+    let by_files = publish(&network, &settings);
+    let dir = network.dir();
+    let passphrase = DevelopmentNetwork::open(&dir).passphrase().expect("there");
+    let mut writer = keys::jks::Writer::new(SystemClock.now());
+    for (alias, key, chain) in [
+        ("identity-private-key", "keys/worker.p8", "identity.pem"),
+        ("distributed-notary-private-key", "keys/service.p8", "service.pem"),
+    ] {
+        let private = keys::file::load_encrypted(&dir.join(key), &passphrase).expect("a key");
+        let chain = notary_worker::tls::peers::read_chain(&dir.join(chain)).expect("a chain");
+        writer = writer.key(alias, &private, &chain, &passphrase).expect("sealed");
+        fs::remove_file(dir.join(key)).expect("removed");
+    }
+    keys::file::create(&dir.join("nodekeystore.jks"), &writer.finish(&passphrase)).expect("written");
+    let settings: Vec<String> = [
+        "signing.kind=keystore",
+        "signing.keystore=nodekeystore.jks",
+        "identity.kind=keystore",
+        "identity.keystore=nodekeystore.jks",
+        "identity.passphrase=file:keys/passphrase",
+        "p2p.addresses=notary-1.example:10002,[::1]:10003",
+        "network.publish_dir=published",
+    ]
+    .map(str::to_owned)
+    .into();
+    let same = publish(&network, &settings);
+    assert_eq!((&same["new"], &same["serial"]), (&Value::from(false), &by_files["serial"]), "it says the same");
+    let moved = [&settings[..], &["p2p.addresses=notary-2.example:10002".to_owned()]].concat();
+    assert_eq!(publish(&network, &moved)["new"], true);
+    let node = known(&network, &dir.join("published"));
+    assert_eq!(node.addresses[0].to_string(), "notary-2.example:10002");
+    let said = doctor(&network, &moved);
+    for usage in ["certificate: identity", "certificate: service"] {
+        assert!(said.contains(&format!("{usage}: the first to end is")), "{usage}: {said}");
+    }
+    let wrong = [&settings[..], &["identity.alias=another".to_owned()]].concat();
+    let (code, text) = run(&network, "publish", &wrong);
+    assert!(code == 2 && text.contains("identity.keystore") && text.contains("\"another\""), "{code} {text}");
+
+    let running = network.start_with(|command| {
+        for setting in &moved {
+            command.args(["--set", setting]);
+        }
+    });
+    for usage in ["identity", "service"] {
+        let line = format!("notary_certificate_expiry_seconds{{use=\"{usage}\"}}");
+        until("the figures", || {
+            figure(&running, &line).is_some_and(|left| left.parse::<f64>().expect("a number") > 86_400.0)
+        });
+    }
+    assert_eq!(running.terminate().code(), Some(0));
+}
+
 /// ID2: what others know of the worker is what counts, and only its own key says so.
 #[test]
 fn a_node_info_is_newer_than_what_others_know_and_than_nothing_else() {

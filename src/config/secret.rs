@@ -123,6 +123,14 @@ impl SecretRef {
         }
     }
 
+    /// The file that the secret comes from in whatever form: what changes with it.
+    pub fn source(&self) -> Option<PathBuf> {
+        match &self.0 {
+            Source::NodeConf { path, .. } => Some(path.clone()),
+            _ => self.file(),
+        }
+    }
+
     /// The name of systemd's credential, if that is where the secret is.
     pub fn credential(&self) -> Option<&str> {
         match &self.0 {

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use super::certificate::{Certificate, CertificateError};
 use super::library::{Library, Sources};
@@ -25,6 +26,7 @@ use super::material::{MaterialError, Node};
 use super::shelf::{label, read};
 use crate::domain::network::NetworkView;
 use crate::domain::{SecureHash, Timestamp, X500Name};
+use crate::keys::keystore::{KeyStore, KeyStoreError, is_key_store};
 use crate::ports::NetworkMap;
 use crate::wire;
 
@@ -41,7 +43,9 @@ pub const NODE_INFOS: &str = "node-infos";
 /// What the names of node infos begin with, in Corda too; other files there are left alone.
 pub const NODE_INFO_PREFIX: &str = "nodeInfo-";
 
-/// Bytes of a certificate in PEM.
+/// The root's name in a node's trust store.
+const ROOT_ALIAS: &str = "cordarootca";
+/// Bytes of a certificate in PEM, or of a node's trust store.
 const ROOT_LEN_MAX: usize = 64 * 1024;
 
 /// The network as its files describe it: a snapshot, taken by [`Self::load`].
@@ -62,6 +66,15 @@ pub enum LoadError {
         /// What is wrong.
         error: FileError,
     },
+    /// The root is in a key store.
+    #[error("{0}: a key store, which needs its passphrase")]
+    NotPem(String),
+    /// The key store with the root cannot be used.
+    #[error("{0}")]
+    TrustStore(Box<KeyStoreError>),
+    /// No telling which certificate of a key store is the root.
+    #[error("{0}: holds no trusted certificate, or several and none of them as {ROOT_ALIAS}")]
+    NoRoot(String),
     /// The root is no certificate.
     #[error("{ROOT}: {0}")]
     Root(#[from] CertificateError),
@@ -144,6 +157,9 @@ impl NetworkMap for FileNetworkMap {
 pub fn read_root(file: &Path) -> Result<Certificate, LoadError> {
     let read = read(file, ROOT_LEN_MAX);
     let bytes = read.map_err(|error| LoadError::Unreadable { file: label(file), error })?;
+    if is_key_store(&bytes) {
+        return Err(LoadError::NotPem(label(file)));
+    }
     Ok(Certificate::from_pem(&String::from_utf8_lossy(&bytes))?)
 }
 
@@ -151,6 +167,20 @@ pub fn read_root(file: &Path) -> Result<Certificate, LoadError> {
 pub(super) fn node_info_file_name(own: &X500Name) -> String {
     let name = SecureHash::sha256(Sha256::digest(wire::encode_legal_name(own)).into());
     format!("{NODE_INFO_PREFIX}{name}")
+}
+
+/// The trust root's certificate in a key store, JKS or PKCS#12: the only trusted one, or that of Corda's name.
+///
+/// # Errors
+/// [`LoadError::TrustStore`], [`LoadError::NoRoot`] or [`LoadError::Root`].
+pub fn read_trust_store(file: &Path, passphrase: &Zeroizing<String>) -> Result<Certificate, LoadError> {
+    let store = KeyStore::open(file, passphrase).map_err(|error| LoadError::TrustStore(Box::new(error)))?;
+    let trusted: Vec<_> = store.trusted().collect();
+    let root = match trusted[..] {
+        [(_, only)] => Some(only),
+        _ => trusted.iter().find_map(|(alias, der)| alias.eq_ignore_ascii_case(ROOT_ALIAS).then_some(*der)),
+    };
+    Ok(Certificate::from_der(root.ok_or_else(|| LoadError::NoRoot(label(file)))?)?)
 }
 
 /// Puts `bytes` into `file` at once: who reads it finds all of the old content or all of the new. Its folder is made if needed.

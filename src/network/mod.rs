@@ -24,10 +24,10 @@ mod shelf;
 
 pub use authorities::Rules;
 pub use certificate::{Certificate, CertificateError, Role};
-pub use expiry::{Expiry, network_expiries, pem_expiry};
+pub use expiry::{chain_expiry, parameters_expiry, pem_expiry};
 pub use files::{
     FileError, FileNetworkMap, FileProblem, HISTORIC_PARAMETERS, LoadError, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS,
-    PARAMETERS_UPDATE, ROOT, read_root, replace,
+    PARAMETERS_UPDATE, ROOT, read_root, read_trust_store, replace,
 };
 pub use http::{HttpError, HttpMap, MapOptions};
 pub use issue::IssueError;

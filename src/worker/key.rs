@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::{StartError, keystore, signing_threads};
+use super::{StartError, credentials, signing_threads};
 use crate::config::{Fault, Settings, SignerKind};
 use crate::hsm::file_key::FileKey;
 use crate::hsm::pkcs11::{self, KeyPlace, OpenError, PinSource, Profile, TokenKey};
@@ -31,7 +31,7 @@ pub(super) fn preflight(settings: &Settings) -> Vec<Fault> {
                 Ok(_) => Vec::new(),
             },
         },
-        SignerKind::KeyStore => match keystore::signing(settings).open() {
+        SignerKind::KeyStore => match credentials::signing(settings).open() {
             Err(error) => fault(error.part, error.reason),
             Ok(_) => Vec::new(),
         },
@@ -66,7 +66,7 @@ pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Key, S
             let (asked, settings) = (StartError::of("service key"), settings.clone());
             let unlocked = runtime.spawn_blocking(move || match settings.signing.kind {
                 SignerKind::KeyStore => {
-                    Ok(FileKey::start(keystore::signing(&settings).open()?.key, signing_threads(&settings)))
+                    Ok(FileKey::start(credentials::signing(&settings).open()?.key, signing_threads(&settings)))
                 }
                 _ => file(&settings),
             });
@@ -97,7 +97,7 @@ fn key_in_file(settings: &Settings) -> Result<PrivateKey, StartError> {
 pub fn service_key_in_memory(settings: &Settings) -> Result<Option<PrivateKey>, StartError> {
     match settings.signing.kind {
         SignerKind::File => key_in_file(settings).map(Some),
-        SignerKind::KeyStore => Ok(Some(keystore::signing(settings).open()?.key)),
+        SignerKind::KeyStore => Ok(Some(credentials::signing(settings).open()?.key)),
         SignerKind::Pkcs11 => Ok(None),
     }
 }

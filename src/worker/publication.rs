@@ -11,22 +11,19 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::StartError;
-use super::network;
+use super::credentials::{self, Opened};
+use super::{StartError, network};
 use crate::config::{Fault, Settings};
 use crate::domain::{PublicKey, Timestamp, X500Name};
 use crate::hsm::FileKey;
-use crate::keys::{PrivateKey, file};
 use crate::network::registration::parse_address;
 use crate::network::{
-    Certificate, Description, HttpMap, Node, PathError, PublicationError, Snapshot, jittered, pem_expiry, replace,
-    verify_node_info,
+    Certificate, Description, HttpMap, Node, PathError, PublicationError, Snapshot, jittered, replace, verify_node_info,
 };
 use crate::observe::network as figures;
 use crate::ports::clock::SystemClock;
 use crate::ports::finding::Finding;
 use crate::ports::{Clock, Signer};
-use crate::tls::peers::read_chain;
 
 /// How long a map may take to list what it was handed in, before it is handed in again. Corda's nodes do so once a day.
 const LISTED_WITHIN: Duration = Duration::from_secs(3_600);
@@ -200,47 +197,17 @@ pub(super) fn examine(settings: &Settings, now: Timestamp) -> Vec<Finding> {
     }]
 }
 
-/// Which certificate of the worker's ends first, as far as the settings name some.
-pub(super) fn expiries(settings: &Settings) -> impl Iterator<Item = crate::network::Expiry> {
-    let files = [&settings.identity.certificate, &settings.identity.service_certificate];
-    let named = files.into_iter().filter(|file| !file.as_os_str().is_empty());
-    named.filter_map(|file| pem_expiry(file).ok()).collect::<Vec<_>>().into_iter()
-}
-
 /// The key of the worker's own identity, if the settings name its certificate.
 pub(super) fn own_key(settings: &Settings) -> Option<PublicKey> {
-    let chain = read_chain(&settings.identity.certificate).ok()?;
+    let chain = credentials::identity(settings)?.chain().ok()?;
     Some(Certificate::from_der(chain.first()?).ok()?.public_key().clone())
-}
-
-/// The worker's own legal identity as the settings name it: its certificates, own first, and its key.
-fn own_identity(settings: &Settings) -> Result<(Vec<Vec<u8>>, PrivateKey), StartError> {
-    let identity = &settings.identity;
-    let chain = chain("identity.certificate", &identity.certificate)?;
-    let key = match identity.passphrase.is_configured() {
-        false => file::load_plain(&identity.key),
-        true => {
-            let passphrase = identity.passphrase.fetch();
-            let passphrase =
-                passphrase.map_err(|error| StartError::of("identity.passphrase")(&error).misconfigured())?;
-            file::load_encrypted(&identity.key, &passphrase)
-        }
-    };
-    Ok((chain, key.map_err(|error| StartError::of("identity.key")(&error).misconfigured())?))
-}
-
-fn chain(key: &'static str, file: &Path) -> Result<Vec<Vec<u8>>, StartError> {
-    read_chain(file).map_err(|error| StartError::of(key)(&error).misconfigured())
 }
 
 /// Reads what the settings name; nothing, if they ask for nothing.
 fn prepare(settings: &Settings) -> Result<Option<Publication>, StartError> {
-    let identity = &settings.identity;
-    if identity.certificate.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    let (own, key) = own_identity(settings)?;
-    let service = chain("identity.service_certificate", &identity.service_certificate)?;
+    let Some(place) = credentials::identity(settings) else { return Ok(None) };
+    let Opened { chain: own, key } = place.open()?;
+    let service = credentials::service_chain(settings)?;
     let failed = |error: &dyn core::fmt::Display| StartError::of("identity")(error).misconfigured();
     let addresses = settings.p2p.addresses.split(',').map(str::trim).filter(|address| !address.is_empty());
     let addresses = addresses.map(|address| parse_address(address).ok_or(address)).collect::<Result<Vec<_>, _>>();
