@@ -135,12 +135,20 @@ fn text(nodes: &[MadeNode], dir: &str) -> String {
         vec![kind(node).to_owned(), folder, node.name.to_string(), node.address.to_string()]
     });
     let mut out = table::render(&["NODE", "FOLDER", "NAME", "ADDRESS"], &rows.collect::<Vec<_>>());
-    out += &format!("\nstart a worker:        notary run --corda-node {dir}/worker-1\n");
+    let workers = nodes.iter().filter(|node| node.kind == NodeKind::Worker).count();
+    out += &match workers {
+        1 => format!(
+            "\nstart the worker:      notary store create --corda-node {dir}/worker-1, once, and notary run --corda-node {dir}/worker-1\n"
+        ),
+        _ => format!(
+            "\nstart a worker:        notary run --corda-node {dir}/worker-1, with the store that they share: --set store.kind=postgres …\n"
+        ),
+    };
     if let Some(party) = nodes.iter().find(|node| node.kind == NodeKind::Party) {
         let folder = party.folder.display();
         out += &format!(
-            "start a party's node:  cd {folder}, then once `java -jar corda.jar run-migration-scripts --core-schemas --app-schemas`,\n\
-             \x20                      and `java -jar corda.jar`\n"
+            "start a party's node:  cd {folder}, and java -jar corda.jar; before its first start with\n\
+             \x20                      run-migration-scripts --core-schemas --app-schemas\n"
         );
     }
     out
