@@ -165,7 +165,8 @@ mod tests {
         let both = ["O=Notary Worker 1, L=Zurich, C=CH", "O=Notary Worker 2, L=Zurich, C=CH"];
         let refused = check(&both, &["broker.kind=p2p"]).expect_err("refused");
         assert!(refused.is_misconfigured() && refused.to_string().contains("O=Notary Worker 2"), "{refused}");
-        let postgres = ["broker.kind=p2p", "store.kind=postgres", "store.url=postgresql://worker@127.0.0.1:5432/notary"];
+        let postgres =
+            ["broker.kind=p2p", "store.kind=postgres", "store.url=postgresql://worker@127.0.0.1:5432/notary"];
         for (workers, overrides) in [
             (&both[..1], &["broker.kind=p2p"][..]),
             (&[], &["broker.kind=p2p"]),

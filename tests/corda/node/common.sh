@@ -69,7 +69,7 @@ build() {
     quasar=$(tr -d '\r' <"$OUT/capsule/META-INF/MANIFEST.MF" | sed -e ':a;N;$!ba;s/\n //g' | sed -n 's/^Java-Agents: //p')
     # Our agent first: it changes Quasar's.
     arguments 700m "-javaagent:$OUT/agent.jar" "-javaagent:$OUT/capsule/$quasar" "-cp \"$OUT/capsule/*\"" >"$NODE_ARGS"
-    arguments 900m -Dnodes.log=error "-cp \"$OUT/classes/judges:$OUT/coin.jar:$OUT/capsule/*\"" >"$OUT/judge.args"
+    arguments 900m -Dnodes.log=error -Dnodes.log.bridges=error "-cp \"$OUT/classes/judges:$OUT/coin.jar:$OUT/capsule/*\"" >"$OUT/judge.args"
     printf '%s' "$now" >"$OUT/built"
 }
 
@@ -226,6 +226,14 @@ declare_on_artemis() {
 scratch=$(mktemp -d)
 judging=
 
+# What failed can be looked into afterwards.
+keep_logs() {
+    if [[ -d $scratch/logs ]]; then
+        rm -rf "$OUT/logs"
+        cp -r "$scratch/logs" "$OUT/logs"
+    fi
+}
+
 # The judge ends its nodes and workers by their pids when it ends; so it must not be killed.
 finish() {
     if [[ -n $judging ]]; then
@@ -233,6 +241,7 @@ finish() {
         wait "$judging" || true
     fi
     stop_postgres
+    keep_logs
     rm -rf "$scratch"
 }
 trap finish EXIT
@@ -324,9 +333,7 @@ drive() {
     local status=0
     wait "$judging" || status=$?
     judging=
-    # What failed can be looked into afterwards.
-    rm -rf "$OUT/logs"
-    cp -r "$scratch/logs" "$OUT/logs"
+    keep_logs
     if [[ $status != 0 ]]; then
         for log in "$OUT"/logs/*.log; do
             printf '\n-- %s ends with:\n' "$log"

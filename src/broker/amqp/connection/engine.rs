@@ -23,6 +23,9 @@ const CHANNEL: u16 = 0;
 /// flow, `echo`, Artemis ignores (seen with 2.40).
 const ECHO_CHANNEL: u16 = 1;
 
+/// Sessions that the peer may begin; one is known to be begun, and nothing comes of it.
+const FOREIGN_SESSIONS_MAX: u16 = 2;
+
 /// The largest frame we take, in bytes: as Corda's nodes have it (PROTOCOL b.4).
 pub(super) const FRAME_BYTES_MAX: u32 = 128 * 1024;
 
@@ -145,6 +148,8 @@ pub(super) struct Engine {
     undisposed: HashMap<u32, u32>,
     /// The number that the peer gave our session, which is on its frames.
     peer_channel: u16,
+    /// Channels of sessions that the peer has begun.
+    foreign: Vec<u16>,
     /// Those who want to know whether the peer still answers.
     echoes: Vec<oneshot::Sender<()>>,
     /// The second session has been begun and not ended yet.
@@ -186,6 +191,7 @@ impl Engine {
             unsettled: Unsettled::default(),
             undisposed: HashMap::new(),
             peer_channel: CHANNEL,
+            foreign: Vec::new(),
             echoes: Vec::new(),
             echoing: false,
             closed: false,
@@ -200,7 +206,7 @@ impl Engine {
             container_id,
             hostname,
             max_frame_size: FRAME_BYTES_MAX,
-            channel_max: ECHO_CHANNEL,
+            channel_max: ECHO_CHANNEL + FOREIGN_SESSIONS_MAX,
             idle_time_out: idle_ms,
         };
         open.write(out);
@@ -398,8 +404,28 @@ impl Engine {
     }
 
     fn on_performative(&mut self, channel: u16, said: Performative<'_>, payload: &[u8]) -> Result<(), AmqpError> {
+        if self.foreign.contains(&channel) {
+            return match said {
+                // It may be ended, and its channel used again.
+                Performative::End(_) => {
+                    self.foreign.retain(|foreign| *foreign != channel);
+                    Ok(())
+                }
+                Performative::Flow(_) => Ok(()),
+                Performative::Attach(_) => Err(protocol("a link that we did not ask for")),
+                _ => Err(protocol("a frame of no session of ours")),
+            };
+        }
         let ours = channel == self.peer_channel;
         match said {
+            // Corda's own server, such as the border of its firewall, begins one on every connection and never uses it. It is left
+            // without an answer: if it were ended, that server would end the connection.
+            Performative::Begin(Begin { remote_channel: None, .. }) => {
+                if self.foreign.len() >= usize::from(FOREIGN_SESSIONS_MAX) || (self.begun && ours) {
+                    return Err(protocol("a session that we did not ask for"));
+                }
+                self.foreign.push(channel);
+            }
             Performative::Begin(Begin { remote_channel: Some(ECHO_CHANNEL), .. }) if self.echoing => {
                 for heard in self.echoes.drain(..) {
                     // Whoever asked may have given up.

@@ -121,6 +121,34 @@ impl Rig {
     }
 }
 
+/// FW1: the server in Corda's node API, which is also its firewall's, begins a session of its own at once.
+#[test]
+fn a_session_that_the_peer_begins_for_itself_is_left_alone() {
+    let mut engine = Engine::new(FRAMES_MAX);
+    engine.write_opening("test", None, 1_000);
+    let mut said = Vec::new();
+    Open { container_id: "CORDA", hostname: None, max_frame_size: 4_096, channel_max: 9, idle_time_out: 0 }
+        .write(&mut said);
+    begin(None).write(&mut said, 0);
+    engine.on_input(&mut said).expect("nothing is wrong with it");
+    assert!(!engine.is_open(), "ours has no answer yet");
+    begin(Some(0)).write(&mut said, 1);
+    engine.on_input(&mut said).expect("the answer");
+    assert!(engine.is_open());
+
+    let mut foreign = Rig::new();
+    foreign.hear(|out| begin(None).write(out, 0)).expect("later, too");
+    foreign.hear(|out| performative::write_end(out, 0, None)).expect("it may end");
+    for channel in [0, 1] {
+        foreign.hear(|out| begin(None).write(out, channel)).expect("and others may begin");
+    }
+    foreign.hear(|out| begin(None).write(out, 2)).expect_err("but not any number of them");
+    let mut foreign = Rig::new();
+    foreign.hear(|out| begin(None).write(out, 0)).expect("a session");
+    let attach = attach("uninvited", 0, Role::Sender, Some("q"));
+    foreign.hear(|out| attach.write(out, 0)).expect_err("nothing is taken on it");
+}
+
 #[test]
 fn every_message_learns_its_own_outcome() {
     let mut rig = Rig::new();

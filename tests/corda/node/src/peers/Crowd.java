@@ -32,7 +32,7 @@ final class Crowd implements AutoCloseable {
     private static final int CONTESTED = 10;
 
     /** Two workers, unoptimised and on two cores that they share with all of their peers, take half a minute. */
-    private static final Duration PATIENCE = Duration.ofSeconds(300);
+    private static final Duration PATIENCE = Duration.ofSeconds(120);
 
     private static final Duration CONNECTED = Duration.ofSeconds(60);
 
@@ -64,7 +64,7 @@ final class Crowd implements AutoCloseable {
     }
 
     /** A transaction that is built and signed, and who asks for it. */
-    record Prepared(Peer peer, WireTransaction transaction, NotarisationPayload payload) {
+    record Prepared(Peer peer, WireTransaction transaction, NotarisationPayload payload, Peer.Prepared session) {
         SecureHash id() {
             return transaction.getId();
         }
@@ -86,10 +86,17 @@ final class Crowd implements AutoCloseable {
 
     Prepared prepare(Peer peer, StateRef... inputs) throws Exception {
         WireTransaction transaction = transactions.spending(inputs).build();
-        return new Prepared(peer, transaction, peer.payload(transaction));
+        NotarisationPayload payload = peer.payload(transaction);
+        return new Prepared(peer, transaction, payload, peer.prepare(payload));
     }
 
+    /** For the first time. */
     Asked ask(Prepared prepared) {
+        return new Asked(prepared, prepared.peer().start(prepared.session(), null));
+    }
+
+    /** In a session of its own. */
+    private Asked askAgain(Prepared prepared) {
         return new Asked(prepared, prepared.peer().start(prepared.payload(), null));
     }
 
@@ -154,7 +161,7 @@ final class Crowd implements AutoCloseable {
         verdicts.judge("asked again, by each peer for all it was answered, the answers are the same", () -> {
             int again = 0;
             for (int i = 0; i < asked.size(); i += each / 10) {
-                Asked repeated = ask(prepared.get(i));
+                Asked repeated = askAgain(prepared.get(i));
                 Conversation.Answer answer = repeated.answer(Instant.now().plus(Conversation.PATIENCE));
                 requireEqual(answers.get(i).getClass(), answer.getClass(), "answer");
                 if (answer instanceof Conversation.Notarised notarised) {

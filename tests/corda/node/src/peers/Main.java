@@ -65,6 +65,12 @@ public final class Main {
                                 .judge(verdicts, Duration.ofMinutes(Integer.parseInt(options.get("--minutes"))));
                     }
                 }
+                case "hostile" -> {
+                    try (Hostile hostile = new Hostile(pool, workers, threads)) {
+                        workers.startAll();
+                        hostile.judge(verdicts);
+                    }
+                }
                 default -> {
                     System.err.println(USAGE);
                     System.exit(2);

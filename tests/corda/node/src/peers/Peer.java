@@ -153,13 +153,25 @@ final class Peer implements AutoCloseable {
 
     /** Starts a session with whatever payload. `worker`: the only one that is asked, or null for any. */
     Conversation start(Object payload, Pool.Worker worker) {
+        return start(prepare(payload), worker);
+    }
+
+    /** The first message of a session, and who waits for the answer. */
+    record Prepared(Conversation conversation, byte[] message) {}
+
+    Prepared prepare(Object payload) {
         Conversation conversation = new Conversation(random.nextLong(), random.nextLong());
         conversations.put(conversation.sessionId, conversation);
         @SuppressWarnings("unchecked")
         SerializedBytes<Object> first = (SerializedBytes<Object>) (SerializedBytes<?>) Corda.serialize(payload);
         InitialSessionMessage message = new InitialSessionMessage(new SessionId(conversation.sessionId),
                 conversation.entropy, CLIENT_FLOW, 1, "corda-core-4.10", first, null);
-        send(judge.Network.inbox(pool.notary()), Corda.serialize(message).getBytes(), id(conversation, 0), worker);
+        return new Prepared(conversation, Corda.serialize(message).getBytes());
+    }
+
+    Conversation start(Prepared prepared, Pool.Worker worker) {
+        Conversation conversation = prepared.conversation();
+        send(judge.Network.inbox(pool.notary()), prepared.message(), id(conversation, 0), worker);
         conversation.answered().whenComplete((answer, failure) -> end(conversation));
         return conversation;
     }
