@@ -1,10 +1,12 @@
 //! Every setting: its default, unit, bounds and reason. The only reader of configuration files and of the environment.
 //!
-//! Layers, later ones win: defaults < file (TOML) < environment (`NOTARY__FLOW__SLOTS=64`) < `--set flow.slots=64`. Unknown keys
+//! Layers, later ones win: defaults < a Corda node's folder < file (TOML) < environment (`NOTARY__FLOW__SLOTS=64`) < `--set flow.slots=64`. Unknown keys
 //! are faults, with a suggestion; so are duplicate ones, which TOML itself refuses. All faults are reported at once, and nothing
 //! connects before there are none. Relative paths start at the configuration file's folder.
 
 mod checks;
+pub mod corda_node;
+pub mod node_conf;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use config::{Config, ConfigError, Environment, File, FileFormat};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use self::corda_node::CordaNode;
 pub use secret::{SecretError, SecretRef};
 
 /// What the environment's variables begin with.
@@ -139,6 +142,31 @@ sections! {
         /// How often the map is asked unless it says itself (`Cache-Control: max-age`), and again after a failure, in milliseconds.
         /// Every pause is up to a fifth shorter or longer, so that workers do not ask in step.
         poll_ms: u64 = 30_000u64, 1_000..=3_600_000;
+        /// Folder into which the worker's own signed node info is written as Corda's nodes do it, `nodeInfo-<hash of the name>`, for the
+        /// other nodes' folders or the network's operators. Empty: only `url` gets it, if that is set. Needs the section `identity`.
+        publish_dir: PathBuf = "";
+    }
+    /// What the worker publishes about itself: its own legal identity and the service's, for its node info. Without it the node info
+    /// is somebody else's business, such as of `notary network register`.
+    identity: Identity {
+        /// Where the worker's own certificate and its key lie: `file` is two PEM files, `keystore` a key store of Java's (JKS or PKCS#12)
+        /// such as a Corda node has.
+        kind: KeyKind = KeyKind::File;
+        /// The certificate of the worker's own legal identity and those above it (PEM), own first. Empty: nothing is published.
+        certificate: PathBuf = "";
+        /// The private key of `certificate` (PEM, PKCS#8).
+        key: PathBuf = "";
+        /// The key store (JKS or PKCS#12) with the worker's own certificate, those above it, and its key. Empty: nothing is published.
+        keystore: PathBuf = "";
+        /// The name of the worker's own key in the key store. This is what Corda calls it.
+        alias: String = "identity-private-key";
+        /// The passphrase of `key` or `keystore`, by reference; empty if `key` is not encrypted.
+        passphrase: SecretRef = "";
+        /// The passphrase of the key itself, by reference, if it has another one than its key store.
+        key_passphrase: SecretRef = "";
+        /// The certificate of the service's identity and those above it (PEM), own first. Its key is that of `signing`. Empty: they are
+        /// beside the key in `signing.keystore`.
+        service_certificate: PathBuf = "";
     }
     /// Where requests come from and answers go.
     broker: Broker {
@@ -199,13 +227,22 @@ sections! {
         listen: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 10_002));
         /// Under which addresses nodes reach `listen`: `HOST:PORT`, several separated by commas; for the worker's node info.
         addresses: String = "";
+        /// Where the worker's TLS certificate and its key lie: `file` is two PEM files, `keystore` a key store of Java's (JKS or PKCS#12)
+        /// such as a Corda node has. A renewed certificate is taken up without a restart.
+        tls_kind: KeyKind = KeyKind::File;
         /// The worker's TLS certificate and those above it (PEM): its own first, then its node CA, the identity CA, perhaps the root.
         /// Its subject is `worker.name`.
         tls_certificate: PathBuf = "keys/tls.pem";
         /// The private key of `tls_certificate` (PEM, PKCS#8, ECDSA P-256).
         tls_key: PathBuf = "keys/tls.p8";
-        /// The passphrase of `tls_key`, by reference; empty if it is not encrypted.
+        /// The key store (JKS or PKCS#12) with the worker's TLS certificate, those above it, and its key.
+        tls_keystore: PathBuf = "";
+        /// The name of the TLS key in the key store. This is what Corda calls it.
+        tls_alias: String = "cordaclienttls";
+        /// The passphrase of `tls_key` or `tls_keystore`, by reference; empty if `tls_key` is not encrypted.
         tls_passphrase: SecretRef = "";
+        /// The passphrase of the TLS key itself, by reference, if it has another one than its key store.
+        tls_key_passphrase: SecretRef = "";
         /// Deliveries that one sending link may have open here. Small, so that most waiting requests stay where other workers can get
         /// them.
         link_credit: u32 = 64u32, 1..=4096;
@@ -276,6 +313,9 @@ sections! {
         deadline_ms: u64 = 5_000u64, 100..=600_000;
         /// Serves from a database whose settings may lose commits. Never in production: the worker says so in its log again and again.
         unsafe_for_tests: bool = false;
+        /// Serves from the embedded store although the network map says that other workers serve under the service's identity too. Only
+        /// where they never will: they do not know what this one commits.
+        sole_worker: bool = false;
         /// The embedded store's file. One process opens it at a time.
         path: PathBuf = "data/notary.store";
         /// Memory the embedded store may use for its cache, in bytes.
@@ -283,7 +323,8 @@ sections! {
     }
     /// The third stage: sign what is committed.
     signing: SigningStage {
-        /// Which keeper of the service key: `file` is an encrypted PKCS#8 file, `pkcs11` one or several tokens.
+        /// Which keeper of the service key: `file` is an encrypted PKCS#8 file, `keystore` a key store of Java's (JKS or PKCS#12) such as a
+        /// Corda node has, `pkcs11` one or several tokens.
         kind: SignerKind = SignerKind::File;
         /// The vendor's PKCS#11 module, a shared library.
         module: PathBuf = "";
@@ -306,8 +347,14 @@ sections! {
         token_deadline_ms: u64 = 2_000u64, 50..=60_000;
         /// The key file (PEM, encrypted PKCS#8, Ed25519 or ECDSA P-256).
         key: PathBuf = "keys/service.p8";
-        /// The key file's passphrase, by reference: `file:PATH` or `env:NAME`.
+        /// The passphrase of the key file or key store, by reference: `file:PATH` or `env:NAME`.
         passphrase: SecretRef = "file:keys/passphrase";
+        /// The key store (JKS or PKCS#12) with the service key.
+        keystore: PathBuf = "";
+        /// The service key's name in the key store. This is what Corda calls it.
+        alias: String = "distributed-notary-private-key";
+        /// The passphrase of the key itself, by reference, if it has another one than its key store.
+        key_passphrase: SecretRef = "";
         /// Transactions in the stage at once.
         slots: usize = 1024usize, 1..=65_536;
         /// Most transactions under one signature; 1 signs each alone. 0 goes by the key: each alone while a signature costs less
@@ -374,12 +421,24 @@ pub enum StoreKind {
     Postgres,
 }
 
+/// Where a private key lies with its certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyKind {
+    /// In PEM files.
+    File,
+    /// In a key store of Java's.
+    KeyStore,
+}
+
 /// Which keeper of the service key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SignerKind {
     /// An encrypted PKCS#8 file.
     File,
+    /// A key store of Java's.
+    KeyStore,
     /// One or several PKCS#11 tokens.
     Pkcs11,
 }
@@ -410,7 +469,7 @@ setting!(|text| format!("{text:?}"); String);
 setting!(|address| format!("{:?}", address.to_string()); SocketAddr);
 setting!(|path| format!("{:?}", path.display().to_string()); PathBuf);
 setting!(|secret| format!("{:?}", secret.reference()); SecretRef);
-setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, Senders, StoreKind, SignerKind, LogFormat);
+setting!(|kind| format!("{:?}", format!("{kind:?}").to_lowercase()); BrokerKind, Senders, StoreKind, KeyKind, SignerKind, LogFormat);
 
 /// One thing wrong with the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -446,12 +505,18 @@ pub struct Loaded {
     /// The settings; relative paths are resolved.
     pub settings: Settings,
     origins: BTreeMap<String, String>,
+    cautions: Vec<String>,
 }
 
 impl Loaded {
     /// Which layer set `key`.
     pub fn origin(&self, key: &str) -> &str {
         self.origins.get(key).map_or("default", String::as_str)
+    }
+
+    /// What operators should know about where the settings come from, a sentence each.
+    pub fn cautions(&self) -> &[String] {
+        &self.cautions
     }
 }
 
@@ -460,10 +525,19 @@ impl Loaded {
 /// # Errors
 /// [`Faults`]: all of them.
 pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Loaded, Faults> {
-    load_from(file, std::env::vars().collect(), overrides)
+    load_from(None, file, std::env::vars().collect(), overrides)
+}
+
+/// As [`load`], above what the folder of a Corda node says.
+///
+/// # Errors
+/// [`Faults`]: all of them.
+pub fn load_in_place_of(node: &CordaNode, file: Option<&Path>, overrides: &[String]) -> Result<Loaded, Faults> {
+    load_from(Some(node), file, std::env::vars().collect(), overrides)
 }
 
 fn load_from(
+    node: Option<&CordaNode>,
     file: Option<&Path>,
     environment: std::collections::HashMap<String, String>,
     overrides: &[String],
@@ -475,6 +549,10 @@ fn load_from(
         Err(error) => faults.push(Fault { key: origin, problem: error.to_string() }),
     };
 
+    for (key, value, from) in node.into_iter().flat_map(CordaNode::settings) {
+        let built = Config::builder().set_override(*key, value.as_str()).and_then(|builder| builder.build());
+        layer(format!("node: {from}"), built, &mut faults);
+    }
     if let Some(path) = file {
         match std::fs::read_to_string(path) {
             Ok(text) => match text.parse::<toml::Table>() {
@@ -538,24 +616,39 @@ fn load_from(
         return Err(Faults(faults));
     }
     settings.resolve(file.and_then(Path::parent).unwrap_or(Path::new("")));
-    Ok(Loaded { settings, origins })
+    let cautions = node.map(CordaNode::cautions).unwrap_or_default();
+    Ok(Loaded { settings, origins, cautions })
 }
 
 impl Settings {
     /// The secrets that these settings make the worker or its verbs fetch, with their keys.
     pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
         let (broker, store, signing) = (&self.broker, &self.store, &self.signing);
+        let tls_store = self.p2p.tls_kind == KeyKind::KeyStore;
         let used = [
             (broker.kind.is_shared(), "broker.password", &broker.password),
             (broker.kind == BrokerKind::RabbitMq, "broker.management_password", &broker.management_password),
-            (broker.kind == BrokerKind::P2p, "p2p.tls_passphrase", &self.p2p.tls_passphrase),
+            (self.speaks_to_nodes(), "p2p.tls_passphrase", &self.p2p.tls_passphrase),
+            (self.speaks_to_nodes() && tls_store, "p2p.tls_key_passphrase", &self.p2p.tls_key_passphrase),
             (store.kind == StoreKind::Postgres, "store.password", &store.password),
-            (signing.kind == SignerKind::File, "signing.passphrase", &signing.passphrase),
+            (signing.kind != SignerKind::Pkcs11, "signing.passphrase", &signing.passphrase),
+            (signing.kind == SignerKind::KeyStore, "signing.key_passphrase", &signing.key_passphrase),
             (signing.kind == SignerKind::Pkcs11, "signing.pin", &signing.pin),
             (true, "network.root_passphrase", &self.network.root_passphrase),
+            (true, "identity.passphrase", &self.identity.passphrase),
+            (self.identity.kind == KeyKind::KeyStore, "identity.key_passphrase", &self.identity.key_passphrase),
         ];
         let used = used.into_iter().filter(|(used, _, secret)| *used && secret.is_configured());
         used.map(|(_, key, secret)| (key, secret)).collect()
+    }
+
+    /// Whether the worker itself has connections with Corda nodes, as which it needs a TLS certificate.
+    pub fn speaks_to_nodes(&self) -> bool {
+        match self.broker.kind {
+            BrokerKind::P2p => true,
+            BrokerKind::Artemis => self.broker.senders == Senders::Peers,
+            BrokerKind::Embedded | BrokerKind::RabbitMq => false,
+        }
     }
 
     /// The defaults, with relative paths as they are.
@@ -579,6 +672,11 @@ impl Settings {
             &mut network.historic_parameters,
             &mut network.node_infos,
             &mut network.tls_ca,
+            &mut network.publish_dir,
+            &mut self.identity.certificate,
+            &mut self.identity.key,
+            &mut self.identity.keystore,
+            &mut self.identity.service_certificate,
             &mut broker.users,
             &mut broker.callers,
             &mut broker.tls_ca,
@@ -586,11 +684,13 @@ impl Settings {
             &mut broker.tls_key,
             &mut p2p.tls_certificate,
             &mut p2p.tls_key,
+            &mut p2p.tls_keystore,
             &mut store.path,
             &mut store.tls_ca,
             &mut store.tls_certificate,
             &mut store.tls_key,
             &mut signing.key,
+            &mut signing.keystore,
             &mut signing.module,
             &mut signing.pin_refusals,
         ];
@@ -604,7 +704,11 @@ impl Settings {
         }
         let secrets = [&mut broker.password, &mut broker.management_password, &mut store.password];
         let secrets = secrets.into_iter().chain([&mut p2p.tls_passphrase, &mut signing.passphrase, &mut signing.pin]);
-        for secret in secrets.chain([&mut network.root_passphrase]) {
+        let secrets = secrets.chain([&mut p2p.tls_key_passphrase, &mut signing.key_passphrase]);
+        for secret in secrets
+            .chain([&mut network.root_passphrase])
+            .chain([&mut self.identity.passphrase, &mut self.identity.key_passphrase])
+        {
             secret.resolve(folder);
         }
     }

@@ -2,10 +2,13 @@
 //! setting is in `broker`, `store` and `key`.
 
 mod broker;
+mod certificates;
+mod credentials;
 pub mod doctor;
 mod key;
 mod network;
 pub mod process;
+mod publication;
 mod store;
 
 use std::net::SocketAddr;
@@ -27,6 +30,7 @@ use crate::domain::PublicKey;
 use crate::domain::check::CheckPolicy;
 use crate::domain::network::NetworkView;
 use crate::observe;
+use crate::observe::certificates::Certificates;
 use crate::observe::health::{Health, Readiness};
 use crate::observe::http::{Http, Pulse};
 use crate::observe::metrics::Exporter;
@@ -38,8 +42,9 @@ use crate::stages::{Backoff, signing, uniqueness};
 use crate::wire::{self, CordaSignedForm};
 
 pub use self::broker::Declared;
-pub use self::key::token_options;
+pub use self::key::{service_key_in_memory, token_options};
 pub use self::network::load as load_network;
+pub use self::publication::{Published, publish};
 pub use self::store::{create_store, examine_database};
 
 /// Why a worker does not start; nothing was answered.
@@ -129,8 +134,13 @@ pub fn preflight(settings: &Settings) -> Vec<Fault> {
     faults.extend(init_logs(settings).err().into_iter().flat_map(|faults| faults.0));
     faults.extend(store::preflight(settings));
     faults.extend(key::preflight(settings));
+    faults.extend(publication::preflight(settings));
     match network::load(settings) {
-        Ok(network) => faults.extend(broker::preflight(settings, network.view())),
+        Ok(network) => {
+            let unshared = store::check_shared(settings, network.view()).err();
+            faults.extend(unshared.map(|error| Fault { key: error.part.into(), problem: error.reason }));
+            faults.extend(broker::preflight(settings, network.view()));
+        }
         // The HTTP network map may know what no file says yet.
         Err(_) if !settings.network.url.is_empty() => {}
         Err(error) => faults.push(Fault { key: "network.dir".into(), problem: error.to_string() }),
@@ -145,8 +155,10 @@ pub struct Worker {
     http: Http,
     health: Arc<Health>,
     caretakers: [AbortHandle; 3],
-    /// Held, as it ends when dropped.
+    /// Held, as they end when dropped.
     _network: network::Network,
+    _following: certificates::Following,
+    _publishing: Option<publication::Publishing>,
     service_key: PublicKey,
 }
 
@@ -160,11 +172,13 @@ impl Worker {
         // must not burn key derivations, or tries of a PIN, on a store that is not there (fault F07).
         let suspects = suspects(settings)?;
         let Store { provider, probe: store_probe } = store::open(settings, runtime).await?;
+        let publication = publication::open(settings, runtime).await?;
         let network = network::open(settings, runtime).await?;
         let network_map: Arc<dyn NetworkMap> = Arc::clone(&network.map) as _;
         let key::Key { signer, probe: key_probe } = key::open(settings, runtime).await?;
         let service_key = signer.public_key().clone();
         check_listed(&service_key, &network_map.view())?;
+        store::check_shared(settings, &network_map.view())?;
         let broker = broker::open(settings, &service_key, &network_map, runtime).await?;
 
         let policy = CheckPolicy { service_key: service_key.clone(), states_limit: settings.service.states_limit };
@@ -172,7 +186,7 @@ impl Worker {
         let platform_version = i32::from(settings.worker.platform_version);
         let core = CoreParts {
             uniqueness: provider,
-            key: SigningKey { signer, form: Arc::new(CordaSignedForm), platform_version },
+            key: SigningKey { signer: Arc::clone(&signer), form: Arc::new(CordaSignedForm), platform_version },
             clock: Arc::new(SystemClock),
             limits: core_limits(settings),
         };
@@ -186,13 +200,19 @@ impl Worker {
             eta_message_threshold: Duration::from_millis(settings.flow.eta_message_threshold_ms),
         };
         let pipeline = Arc::new(Pipeline::start(core, parts, runtime));
+        let ends = Certificates::default();
         // Before the parts are watched, or nobody would hear that they work.
-        let exporter = Exporter::install(pipeline.gauges()).map_err(|error| StartError::of("figures")(&error))?;
+        let exporter =
+            Exporter::install(pipeline.gauges(), ends.clone()).map_err(|error| StartError::of("figures")(&error))?;
+        // Figures of the network that were told before there was anybody to hear them.
+        network.map.look();
         let probes = [store_probe, broker.probe.clone(), key_probe].into_iter().flatten().collect();
         let health = Arc::new(Health::watch(probes, runtime));
         let http = Http::start(settings.observe.listen, exporter, Arc::clone(&health), pipeline.pulse(), runtime)
             .await
             .map_err(|error| StartError::of("observe.listen")(&format!("{}: {error}", settings.observe.listen)))?;
+        let following = certificates::follow(settings, broker.peer_tls.clone(), ends);
+        let _following = following.map_err(|error| StartError::of("certificates")(&error))?;
         tracing::info!(
             worker = settings.worker.name,
             service = settings.service.name,
@@ -209,7 +229,11 @@ impl Worker {
                 .spawn(network::watch(network.map.changes(), service_key.clone(), settings.limits.message_bytes_max))
                 .abort_handle(),
         ];
-        Ok(Self { pipeline, broker, http, health, caretakers, _network: network, service_key })
+        let changes = network.map.changes();
+        let publishing =
+            publication.map(|publication| publication::start(publication, settings, signer, changes, runtime));
+        let _publishing = publishing.transpose()?;
+        Ok(Self { pipeline, broker, http, health, caretakers, _network: network, _following, _publishing, service_key })
     }
 
     /// Where requests are taken, for people.

@@ -161,6 +161,8 @@ const VOUCHERS: &[(&str, &[&str])] = &[
     ("CheckedRequest::assume_checked", &["src/domain/check.rs", "src/domain/request.rs", "src/commands/bench"]),
     // Only a store's durable commit makes something that can be signed.
     ("CommittedTx::after_durable_commit", &["src/domain/verdict.rs", "src/sql/", "src/commands/bench"]),
+    // Only the serializer makes what the service key signs beside commits: a node info, from its fields.
+    ("Announcement::of_serialized_node_info", &["src/domain/announcement.rs", "src/wire/network.rs"]),
     ("into_verdict(", &["src/domain/verdict.rs", "src/sql/"]),
 ];
 

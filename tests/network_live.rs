@@ -1,5 +1,7 @@
 //! The network map follows its documents while the worker runs: rows PR4 and FD1 to FD4.
 
+mod material;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,6 @@ use notary_worker::network::development::{DevelopmentNetwork, Spec};
 use notary_worker::network::{FileError, Library, LiveNetworkMap, Snapshot, Sources, read_root};
 use notary_worker::ports::{Clock, NetworkMap};
 use notary_worker::wire::{self, Limits};
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -72,16 +73,7 @@ impl Followed {
 
     /// New parameters, signed by the network's own key or another.
     fn parameters(&self, epoch: i32, key: Option<&PrivateKey>) -> (SecureHash, Vec<u8>) {
-        let bytes = fs::read(self.file("network-parameters")).expect("a file");
-        let signed = wire::decode_signed_network_parameters(&bytes, &Limits::DEFAULT).expect("signed");
-        let mut document = wire::decode_network_parameters(&signed.raw, &Limits::DEFAULT).expect("a document");
-        document.parameters.epoch = epoch;
-        let raw = wire::encode_network_parameters(&document);
-        let own = fs::read_to_string(self.folder.path().join("net/authorities/parameters.p8")).expect("a key");
-        let own = PrivateKey::from_pkcs8_pem(&own).expect("a key");
-        let signature = key.unwrap_or(&own).sign(&raw);
-        let hash = SecureHash::sha256(Sha256::digest(&raw).into());
-        (hash, wire::encode_signed_network_parameters(&wire::SignedNetworkParameters { raw, signature, ..signed }))
+        material::parameters(&self.folder.path().join("net"), epoch, key)
     }
 
     /// Alice's node info with another serial and port.

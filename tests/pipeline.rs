@@ -12,6 +12,7 @@ use notary_worker::broker::Answer;
 use notary_worker::broker::memory::{MemoryQueue, MemorySender};
 use notary_worker::broker::{Outcome, Request};
 use notary_worker::client::ledger::{Draft, WireTransaction};
+use notary_worker::domain::announcement::Announcement;
 use notary_worker::domain::check::CheckPolicy;
 use notary_worker::domain::merkle_batch::Signable;
 use notary_worker::domain::network::{KnownParameters, NetworkParameters, NetworkView, NotaryInfo};
@@ -103,6 +104,10 @@ impl Signer for GatedKey {
             self.gate.acquire().await.expect("never closed").forget();
             Ok(self.key.sign(what.bytes()))
         })
+    }
+
+    fn announce<'a>(&'a self, what: &'a Announcement) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
+        Box::pin(async move { Ok(self.key.sign(what.bytes())) })
     }
 }
 

@@ -1,5 +1,7 @@
 //! `notary config`: what is in force, and where it came from.
 
+mod import;
+
 use clap::{Args, Subcommand};
 
 use super::{ConfigSource, Exit, Failure};
@@ -19,6 +21,9 @@ enum ConfigVerb {
     Check(ConfigSource),
     /// Print the reference of all settings as Markdown.
     Reference,
+    /// Write the configuration of a worker that serves in the place of a Corda notary worker, and say what became of every key of its
+    /// node.conf. Ends with 1 if there is anything that a person has to see to.
+    Import(import::ImportArguments),
 }
 
 pub(crate) fn run(arguments: &ConfigArguments) -> Result<Exit, Failure> {
@@ -42,6 +47,7 @@ pub(crate) fn run(arguments: &ConfigArguments) -> Result<Exit, Failure> {
             println!("the configuration is sound");
             Ok(Exit::Done)
         }
+        ConfigVerb::Import(arguments) => import::run(arguments),
         ConfigVerb::Reference => {
             print!("{}", reference_markdown());
             Ok(Exit::Done)

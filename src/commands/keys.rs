@@ -137,13 +137,14 @@ pub(crate) fn run(arguments: &KeysArguments) -> Result<Exit, Failure> {
             let settings = source.load()?.settings;
             match settings.signing.kind {
                 SignerKind::File => generate_in_file(&settings, (*scheme).into()),
+                SignerKind::KeyStore => Err(Failure::new(Exit::Usage, IN_KEY_STORES)),
                 SignerKind::Pkcs11 => generate_on_token(&settings, (*scheme).into(), token.as_deref()),
             }
         }
         KeysVerb::List { json, source } => {
             let settings = source.load()?.settings;
             match settings.signing.kind {
-                SignerKind::File => list_file(&settings, *json),
+                SignerKind::File | SignerKind::KeyStore => list_file(&settings, *json),
                 SignerKind::Pkcs11 => list_tokens(&settings, *json),
             }
         }
@@ -167,7 +168,7 @@ pub(crate) fn run(arguments: &KeysArguments) -> Result<Exit, Failure> {
         KeysVerb::Test { count, json, source } => {
             let settings = source.load()?.settings;
             let found = match settings.signing.kind {
-                SignerKind::File => test_file(&settings, *count as usize)?,
+                SignerKind::File | SignerKind::KeyStore => test_file(&settings, *count as usize)?,
                 SignerKind::Pkcs11 => {
                     let options = token_options(&settings)?;
                     let runtime = worker::runtime(0).map_err(Failure::unavailable)?;
@@ -196,8 +197,13 @@ fn passphrase(settings: &Settings) -> Result<Zeroizing<String>, Failure> {
 }
 
 fn key_in_file(settings: &Settings) -> Result<PrivateKey, Failure> {
-    Ok(file::load_encrypted(&settings.signing.key, &passphrase(settings)?)?)
+    let key = worker::service_key_in_memory(settings)?;
+    Ok(key.expect("asked only where the key is not on a token"))
 }
+
+/// Why there is no making of keys in key stores.
+const IN_KEY_STORES: &str = "signing.kind is keystore: key stores are only read. Make a key with `notary network register`, with \
+                             signing.kind = \"file\" or \"pkcs11\", or with keytool";
 
 fn name(key: &PublicKey) -> String {
     format!("{} {}", key.scheme().name(), key.name_hash())
@@ -221,7 +227,9 @@ fn generate_on_token(settings: &Settings, scheme: SignatureScheme, token: Option
 
 fn list_file(settings: &Settings, json: bool) -> Result<Exit, Failure> {
     let key = key_in_file(settings)?;
-    let (path, key) = (settings.signing.key.display(), key.public_key());
+    let signing = &settings.signing;
+    let path = if signing.kind == SignerKind::KeyStore { &signing.keystore } else { &signing.key };
+    let (path, key) = (path.display(), key.public_key());
     match json {
         true => println!("{}", json!({ "file": path.to_string(), "key": key_json(key) })),
         false => println!("{path}: {}", name(key)),
@@ -296,7 +304,7 @@ fn list_tokens(settings: &Settings, json: bool) -> Result<Exit, Failure> {
 
 fn request(settings: &Settings, subject: &X500Name, token: Option<&str>) -> Result<CertificationRequest, Failure> {
     Ok(match settings.signing.kind {
-        SignerKind::File => {
+        SignerKind::File | SignerKind::KeyStore => {
             let key = key_in_file(settings)?;
             CertificationRequest::new(subject, key.public_key(), |bytes| Ok(key.sign(bytes)))?
         }

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::corda_node::CordaNode;
 use crate::config::{Faults, Loaded};
 use crate::worker::StartError;
 
@@ -93,6 +94,10 @@ pub(crate) struct ConfigSource {
     /// Configuration file (TOML); `notary init` writes a commented one.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The folder of a Corda notary worker in whose place to serve: names, addresses, keys and network material are taken from it. Weaker
+    /// than file, environment and --set.
+    #[arg(long, value_name = "DIR")]
+    corda_node: Option<PathBuf>,
     /// Override one setting; may be repeated. Stronger than file and environment (NOTARY__SECTION__KEY).
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -100,7 +105,11 @@ pub(crate) struct ConfigSource {
 
 impl ConfigSource {
     fn load(&self) -> Result<Loaded, Failure> {
-        Ok(crate::config::load(self.config.as_deref(), &self.set)?)
+        let file = self.config.as_deref();
+        Ok(match &self.corda_node {
+            Some(dir) => crate::config::load_in_place_of(&CordaNode::read(dir)?, file, &self.set)?,
+            None => crate::config::load(file, &self.set)?,
+        })
     }
 }
 

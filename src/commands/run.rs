@@ -22,14 +22,18 @@ pub(crate) struct RunArguments {
 pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     // Before any secret is read. Where the system refuses, `doctor` says so; it is no reason not to serve.
     let protected = process::protect_memory();
-    let settings = arguments.source.load()?.settings;
-    worker::init_logs(&settings)?;
+    let loaded = arguments.source.load()?;
+    let settings = &loaded.settings;
+    worker::init_logs(settings)?;
+    for caution in loaded.cautions() {
+        tracing::warn!("{caution}");
+    }
     if let Err(error) = protected {
         tracing::warn!(%error, "core dumps could not be turned off; they would hold the service key");
     }
     let runtime = worker::runtime(settings.worker.threads).map_err(Failure::unavailable)?;
     end_on_panic();
-    let ended = runtime.block_on(serve(&settings, runtime.handle()));
+    let ended = runtime.block_on(serve(settings, runtime.handle()));
     // A thread may hang in a command or a library; whatever it holds is not worth more than stopping in time.
     runtime.shutdown_timeout(STUCK_THREADS);
     ended

@@ -1,7 +1,7 @@
 //! What no single bound can say: settings that need each other, or exclude each other. Each fault says what would be right, and
 //! none repeats a value that may hold a secret.
 
-use super::{BrokerKind, Fault, Senders, Settings, SignerKind, StoreKind};
+use super::{BrokerKind, Fault, KeyKind, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::X500Name;
 
 /// All faults of settings that are each within their bounds.
@@ -11,10 +11,14 @@ pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
     listeners(settings, &mut faults);
     pauses(settings, &mut faults);
     network_map(settings, &mut faults);
+    identity(settings, &mut faults);
     match settings.broker.kind {
         BrokerKind::Embedded => {}
         BrokerKind::P2p => nodes(settings, &mut faults),
         BrokerKind::RabbitMq | BrokerKind::Artemis => shared_broker(settings, &mut faults),
+    }
+    if settings.speaks_to_nodes() {
+        tls_identity(settings, &mut faults);
     }
     let alone = settings.broker.senders == Senders::Users || settings.broker.kind == BrokerKind::Artemis;
     faults.check(alone, "broker.senders", || "peers send to an Artemis broker only: set broker.kind to artemis".into());
@@ -26,6 +30,7 @@ pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
         SignerKind::File => faults.check(settings.signing.passphrase.is_configured(), "signing.passphrase", || {
             "the key file has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
         }),
+        SignerKind::KeyStore => key_store(settings, &mut faults),
         SignerKind::Pkcs11 => tokens(settings, &mut faults),
     }
     faults.0
@@ -75,13 +80,32 @@ fn nodes(settings: &Settings, faults: &mut Faulty) {
         && figures.port() != 0
         && (p2p.listen.ip().is_unspecified() || p2p.listen.ip() == figures.ip());
     faults.check(!same, "observe.listen", || format!("{figures} is p2p.listen already: take another port"));
-    for (key, path) in [("p2p.tls_certificate", &p2p.tls_certificate), ("p2p.tls_key", &p2p.tls_key)] {
-        faults.check(!path.as_os_str().is_empty(), key, || {
-            "nodes speak TLS only: give the worker's TLS certificate chain and its key".into()
-        });
-    }
     for address in split(&p2p.addresses) {
         faults.check(host_and_port(address).is_some(), "p2p.addresses", || format!("{address:?} is not HOST:PORT"));
+    }
+}
+
+/// The worker's TLS certificate.
+fn tls_identity(settings: &Settings, faults: &mut Faulty) {
+    let p2p = &settings.p2p;
+    let named = |path: &std::path::Path| !path.as_os_str().is_empty();
+    match p2p.tls_kind {
+        KeyKind::File => {
+            for (key, path) in [("p2p.tls_certificate", &p2p.tls_certificate), ("p2p.tls_key", &p2p.tls_key)] {
+                faults.check(named(path), key, || {
+                    "nodes speak TLS only: give the worker's TLS certificate chain and its key".into()
+                });
+            }
+        }
+        KeyKind::KeyStore => {
+            faults.check(named(&p2p.tls_keystore), "p2p.tls_keystore", || {
+                "nodes speak TLS only: name the key store (JKS or PKCS#12) with the worker's TLS certificate".into()
+            });
+            faults.check(!p2p.tls_alias.is_empty(), "p2p.tls_alias", || "name the TLS key in the key store".into());
+            faults.check(p2p.tls_passphrase.is_configured(), "p2p.tls_passphrase", || {
+                "the key store has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
+            });
+        }
     }
 }
 
@@ -93,6 +117,39 @@ fn pauses(settings: &Settings, faults: &mut Faulty) {
     ] {
         faults.check(base <= cap, key, || format!("{cap} is below the first pause, {base}: make it at least that"));
     }
+}
+
+/// All of what publishing needs, or nothing.
+fn identity(settings: &Settings, faults: &mut Faulty) {
+    let identity = &settings.identity;
+    let named = |path: &std::path::Path| !path.as_os_str().is_empty();
+    let own = match identity.kind {
+        KeyKind::File => {
+            vec![("identity.certificate", named(&identity.certificate)), ("identity.key", named(&identity.key))]
+        }
+        KeyKind::KeyStore => vec![("identity.keystore", named(&identity.keystore))],
+    };
+    let is_certified = named(&identity.service_certificate);
+    let publishes = named(&settings.network.publish_dir) || is_certified;
+    if !publishes && !own.iter().any(|(_, is_named)| *is_named) {
+        return;
+    }
+    for (key, is_named) in own {
+        faults.check(is_named, key, || "the worker's node info needs it: name the file".into());
+    }
+    if identity.kind == KeyKind::KeyStore {
+        faults.check(!identity.alias.is_empty(), "identity.alias", || "name the worker's key in the key store".into());
+        faults.check(identity.passphrase.is_configured(), "identity.passphrase", || {
+            "the key store has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
+        });
+    }
+    let beside_its_key = settings.signing.kind == SignerKind::KeyStore;
+    faults.check(is_certified || beside_its_key, "identity.service_certificate", || {
+        "the worker's node info needs it: name the file".into()
+    });
+    faults.check(split(&settings.p2p.addresses).next().is_some(), "p2p.addresses", || {
+        "the worker's node info needs it: name where nodes reach the worker, as HOST:PORT".into()
+    });
 }
 
 fn network_map(settings: &Settings, faults: &mut Faulty) {
@@ -205,6 +262,17 @@ fn database(settings: &Settings, faults: &mut Faulty) {
     let elsewhere = split(all).any(|host| host_and_port(host).is_some_and(|(host, _)| !is_loopback(host)));
     faults.check(!(store.unsafe_for_tests && elsewhere), "store.unsafe_for_tests", || {
         "is for a database on this machine only: remove it, and make the database's settings durable".into()
+    });
+}
+
+fn key_store(settings: &Settings, faults: &mut Faulty) {
+    let signing = &settings.signing;
+    faults.check(!signing.keystore.as_os_str().is_empty(), "signing.keystore", || {
+        "name the key store (JKS or PKCS#12) with the service key".into()
+    });
+    faults.check(!signing.alias.is_empty(), "signing.alias", || "name the service key in the key store".into());
+    faults.check(signing.passphrase.is_configured(), "signing.passphrase", || {
+        "the key store has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
     });
 }
 

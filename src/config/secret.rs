@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::node_conf::{NodeConf, NodeConfError};
+
 /// Where a secret is to be found: `file:PATH`, `env:NAME`, `exec:COMMAND` (a program and its arguments, separated by spaces; its
-/// first line of output), `credential:NAME` (of systemd's `LoadCredential=`), or empty for none.
+/// first line of output), `credential:NAME` (of systemd's `LoadCredential=`), `node-conf:PATH#KEY` (a key of a Corda node's
+/// configuration), or empty for none.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretRef(Source);
 
@@ -23,6 +26,7 @@ enum Source {
     Environment(String),
     Command(String),
     Credential(String),
+    NodeConf { path: PathBuf, key: String },
 }
 
 /// How long a command may take to tell a secret.
@@ -59,6 +63,9 @@ pub enum SecretError {
     /// systemd passed no credentials.
     #[error("credential:{0}: CREDENTIALS_DIRECTORY is not set; the unit needs LoadCredential=")]
     NoCredentials(String),
+    /// The node's configuration does not tell it.
+    #[error(transparent)]
+    NodeConf(#[from] NodeConfError),
     /// The command failed. Its output is not repeated, as it may hold the secret.
     #[error("exec:{program}: {problem}")]
     Command {
@@ -84,6 +91,12 @@ impl SecretRef {
             Some(("credential", name)) if !name.is_empty() && !name.contains('/') && name != ".." => {
                 Ok(Self(Source::Credential(name.into())))
             }
+            Some(("node-conf", place)) => match place.rsplit_once('#') {
+                Some((path, key)) if !path.is_empty() && !key.is_empty() => {
+                    Ok(Self(Source::NodeConf { path: path.into(), key: key.into() }))
+                }
+                _ => Err(SecretError::NotAReference),
+            },
             _ => Err(SecretError::NotAReference),
         }
     }
@@ -96,6 +109,7 @@ impl SecretRef {
             Source::Environment(name) => format!("env:{name}"),
             Source::Command(command) => format!("exec:{command}"),
             Source::Credential(name) => format!("credential:{name}"),
+            Source::NodeConf { path, key } => format!("node-conf:{}#{key}", path.display()),
         }
     }
 
@@ -104,7 +118,16 @@ impl SecretRef {
         match &self.0 {
             Source::File(path) => Some(path.clone()),
             Source::Credential(name) => Some(Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name)),
-            Source::None | Source::Environment(_) | Source::Command(_) => None,
+            // A node.conf is Corda's, and without a secret of its own as often as not.
+            Source::None | Source::Environment(_) | Source::Command(_) | Source::NodeConf { .. } => None,
+        }
+    }
+
+    /// The file that the secret comes from in whatever form: what changes with it.
+    pub fn source(&self) -> Option<PathBuf> {
+        match &self.0 {
+            Source::NodeConf { path, .. } => Some(path.clone()),
+            _ => self.file(),
         }
     }
 
@@ -130,7 +153,7 @@ impl SecretRef {
     }
 
     pub(super) fn resolve(&mut self, folder: &Path) {
-        if let Source::File(path) = &mut self.0 {
+        if let Source::File(path) | Source::NodeConf { path, .. } = &mut self.0 {
             *path = folder.join(&path);
         }
     }
@@ -138,7 +161,7 @@ impl SecretRef {
     /// What changes whenever the secret's file is written or replaced, and reveals nothing of it. `None` where a change cannot be
     /// told without reading: for commands, variables, and systemd's credentials, which are copied anew at every start.
     pub fn stamp(&self) -> Option<String> {
-        let Source::File(path) = &self.0 else { return None };
+        let (Source::File(path) | Source::NodeConf { path, .. }) = &self.0 else { return None };
         let found = std::fs::metadata(path).ok()?;
         Some(format!("{}-{}-{}.{:09}", found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
     }
@@ -161,6 +184,7 @@ impl SecretRef {
                 let folder = folder.ok_or_else(|| SecretError::NoCredentials(name.clone()))?;
                 read(&Path::new(&folder).join(name))
             }
+            Source::NodeConf { path, key } => Ok(NodeConf::read(path)?.secret(key)?),
         }
     }
 }

@@ -16,7 +16,7 @@ fn environment(pairs: &[(&str, &str)]) -> HashMap<String, String> {
 fn load_text(text: &str, variables: &[(&str, &str)], overrides: &[&str]) -> Result<Loaded, Faults> {
     let file = file(text);
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    load_from(Some(file.path()), environment(variables), &overrides)
+    load_from(None, Some(file.path()), environment(variables), &overrides)
 }
 
 fn faults(text: &str) -> Vec<String> {
@@ -25,7 +25,7 @@ fn faults(text: &str) -> Vec<String> {
 
 #[test]
 fn defaults_are_valid_and_within_their_bounds() {
-    let loaded = load_from(None, HashMap::new(), &[]).expect("the defaults are valid");
+    let loaded = load_from(None, None, HashMap::new(), &[]).expect("the defaults are valid");
     assert_eq!(loaded.settings, Settings::defaults());
 }
 
@@ -74,7 +74,7 @@ fn unknown_keys_are_faults_with_a_suggestion() {
 fn duplicate_keys_and_broken_files_are_faults() {
     assert_eq!(faults("[flow]\nslots = 1\nslots = 2\n").len(), 1);
     assert_eq!(faults("[flow\n").len(), 1);
-    let missing = load_from(Some(Path::new("no/such/file.toml")), HashMap::new(), &[]).expect_err("missing");
+    let missing = load_from(None, Some(Path::new("no/such/file.toml")), HashMap::new(), &[]).expect_err("missing");
     assert!(missing.to_string().contains("no/such/file.toml"), "{missing}");
 }
 
@@ -91,7 +91,7 @@ fn relative_paths_start_at_the_files_folder() {
     let path = folder.path().join("notary.toml");
     std::fs::write(&path, "[store]\npath = \"here.store\"\n").expect("written");
     std::fs::write(folder.path().join("pass"), "secret\n").expect("written");
-    let loaded = load_from(Some(&path), HashMap::new(), &["signing.passphrase=file:pass".into()]).expect("valid");
+    let loaded = load_from(None, Some(&path), HashMap::new(), &["signing.passphrase=file:pass".into()]).expect("valid");
     assert_eq!(loaded.settings.store.path, folder.path().join("here.store"));
     assert_eq!(loaded.settings.signing.passphrase.fetch().expect("there").as_str(), "secret");
 }

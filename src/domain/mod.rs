@@ -1,6 +1,7 @@
 //! The notary's rules as plain functions and types. Nothing here reads a clock, draws a random number or performs I/O,
 //! so a worker, a test and the simulator run the very same decisions.
 
+pub mod announcement;
 pub mod check;
 mod composite_key;
 pub mod hash;

@@ -13,6 +13,7 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use crate::domain::announcement::Announcement;
 use crate::domain::merkle_batch::Signable;
 use crate::domain::{PublicKey, SignatureScheme};
 use crate::keys::PrivateKey;
@@ -93,55 +94,52 @@ fn serve(key: &PrivateKey, waiting: &Mutex<mpsc::Receiver<Request>>) {
     }
 }
 
+impl FileKey {
+    async fn sign_bytes(&self, bytes: &[u8]) -> Result<Vec<u8>, SignError> {
+        let ended = || SignError::Unavailable("the signing threads have ended".into());
+        let (answer, signature) = oneshot::channel();
+        let request = Request { bytes: bytes.to_vec(), answer };
+        self.requests.send(request).await.map_err(|_| ended())?;
+        signature.await.map_err(|_| ended())
+    }
+}
+
 impl Signer for FileKey {
     fn public_key(&self) -> &PublicKey {
         &self.public_key
     }
 
     fn sign<'a>(&'a self, what: &'a Signable) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
-        Box::pin(async move {
-            let ended = || SignError::Unavailable("the signing threads have ended".into());
-            let (answer, signature) = oneshot::channel();
-            let request = Request { bytes: what.bytes().to_vec(), answer };
-            self.requests.send(request).await.map_err(|_| ended())?;
-            signature.await.map_err(|_| ended())
-        })
+        Box::pin(self.sign_bytes(what.bytes()))
+    }
+
+    fn announce<'a>(&'a self, what: &'a Announcement) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
+        Box::pin(self.sign_bytes(what.bytes()))
     }
 }
 
 /// What the examination signs. No transaction's signable bytes look like it: those begin with the AMQP header of Corda.
 const TRIAL: &[u8] = b"notary doctor: a trial signature, of no other meaning";
 
-/// The key file's part of `notary doctor`: unlocks the key, signs, verifies. Returns the public half if that worked.
-pub fn examine(path: &Path, passphrase: &Zeroizing<String>) -> (Vec<Finding>, Option<PublicKey>) {
+/// The part of `notary doctor` for a key that a process holds: signs, verifies. `kept` says where it lies. Returns the public half
+/// if that worked.
+pub fn examine(key: &PrivateKey, kept: &str) -> (Vec<Finding>, Option<PublicKey>) {
     let subject = "key: file";
-    match file::load_encrypted(path, passphrase) {
-        Ok(key) => {
-            let public_key = key.public_key().clone();
-            let finding = match public_key.verify(TRIAL, &key.sign(TRIAL)) {
-                Ok(()) => {
-                    let (scheme, hash) = (public_key.scheme().name(), public_key.name_hash());
-                    Finding::good(subject, format!("{} unlocks, signs and verifies: {scheme}, {hash}", path.display()))
-                }
-                Err(error) => {
-                    let advice = "do not serve with this key: restore the file, or test this machine's memory";
-                    Finding::fault(subject, format!("its signature does not verify: {error}"), advice)
-                }
-            };
-            let usable = finding.severity == Severity::Good;
-            let kept = "lies in a file and in memory; a stolen copy of both file and passphrase signs anywhere";
-            let advice = "for production keep the key in an HSM: signing.kind = \"pkcs11\"";
-            (vec![finding, Finding::warning("key: keeper", kept, advice)], usable.then_some(public_key))
+    let public_key = key.public_key().clone();
+    let finding = match public_key.verify(TRIAL, &key.sign(TRIAL)) {
+        Ok(()) => {
+            let (scheme, hash) = (public_key.scheme().name(), public_key.name_hash());
+            Finding::good(subject, format!("{kept} unlocks, signs and verifies: {scheme}, {hash}"))
         }
         Err(error) => {
-            let advice = match &error {
-                SecretFileError::Passphrase(_) => "correct signing.passphrase, or restore the key file",
-                SecretFileError::Permissions { .. } => "chmod 600; if others could read it, make a new key",
-                _ => "correct signing.key, or restore the key file",
-            };
-            (vec![Finding::fault(subject, error, advice)], None)
+            let advice = "do not serve with this key: restore the file, or test this machine's memory";
+            Finding::fault(subject, format!("its signature does not verify: {error}"), advice)
         }
-    }
+    };
+    let usable = finding.severity == Severity::Good;
+    let found = "lies in a file and in memory; a stolen copy of both file and passphrase signs anywhere";
+    let advice = "for production keep the key in an HSM: signing.kind = \"pkcs11\"";
+    (vec![finding, Finding::warning("key: keeper", found, advice)], usable.then_some(public_key))
 }
 
 /// In memory, the key can only be lost with its threads.

@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use self::link::{Link, State};
 use self::pin::PinNotes;
 use crate::domain::PublicKey;
+use crate::domain::announcement::Announcement;
 use crate::domain::merkle_batch::Signable;
 use crate::observe::metrics;
 use crate::ports::signer::SignError;
@@ -209,6 +210,10 @@ impl Signer for TokenKey {
     }
 
     fn sign<'a>(&'a self, what: &'a Signable) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
+        Box::pin(self.sign_bytes(what.bytes()))
+    }
+
+    fn announce<'a>(&'a self, what: &'a Announcement) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
         Box::pin(self.sign_bytes(what.bytes()))
     }
 }

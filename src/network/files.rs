@@ -11,10 +11,13 @@
 //! Without root or parameters in force there is no network, so these must be right. One bad file of the others is reported by
 //! name and takes nobody else down.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 use super::certificate::{Certificate, CertificateError};
 use super::library::{Library, Sources};
@@ -22,6 +25,7 @@ use super::material::{MaterialError, Node};
 use super::shelf::{label, read};
 use crate::domain::Timestamp;
 use crate::domain::network::NetworkView;
+use crate::keys::keystore::{KeyStore, KeyStoreError, is_key_store};
 use crate::ports::NetworkMap;
 
 /// The root's certificate.
@@ -37,7 +41,9 @@ pub const NODE_INFOS: &str = "node-infos";
 /// What the names of node infos begin with, in Corda too; other files there are left alone.
 pub const NODE_INFO_PREFIX: &str = "nodeInfo-";
 
-/// Bytes of a certificate in PEM.
+/// The root's name in a node's trust store.
+const ROOT_ALIAS: &str = "cordarootca";
+/// Bytes of a certificate in PEM, or of a node's trust store.
 const ROOT_LEN_MAX: usize = 64 * 1024;
 
 /// The network as its files describe it: a snapshot, taken by [`Self::load`].
@@ -58,6 +64,15 @@ pub enum LoadError {
         /// What is wrong.
         error: FileError,
     },
+    /// The root is in a key store.
+    #[error("{0}: a key store, which needs its passphrase")]
+    NotPem(String),
+    /// The key store with the root cannot be used.
+    #[error("{0}")]
+    TrustStore(Box<KeyStoreError>),
+    /// No telling which certificate of a key store is the root.
+    #[error("{0}: holds no trusted certificate, or several and none of them as {ROOT_ALIAS}")]
+    NoRoot(String),
     /// The root is no certificate.
     #[error("{ROOT}: {0}")]
     Root(#[from] CertificateError),
@@ -140,14 +155,36 @@ impl NetworkMap for FileNetworkMap {
 pub fn read_root(file: &Path) -> Result<Certificate, LoadError> {
     let read = read(file, ROOT_LEN_MAX);
     let bytes = read.map_err(|error| LoadError::Unreadable { file: label(file), error })?;
+    if is_key_store(&bytes) {
+        return Err(LoadError::NotPem(label(file)));
+    }
     Ok(Certificate::from_pem(&String::from_utf8_lossy(&bytes))?)
 }
 
+/// The trust root's certificate in a key store, JKS or PKCS#12: the only trusted one, or that of Corda's name.
+///
+/// # Errors
+/// [`LoadError::TrustStore`], [`LoadError::NoRoot`] or [`LoadError::Root`].
+pub fn read_trust_store(file: &Path, passphrase: &Zeroizing<String>) -> Result<Certificate, LoadError> {
+    let store = KeyStore::open(file, passphrase).map_err(|error| LoadError::TrustStore(Box::new(error)))?;
+    let trusted: Vec<_> = store.trusted().collect();
+    let root = match trusted[..] {
+        [(_, only)] => Some(only),
+        _ => trusted.iter().find_map(|(alias, der)| alias.eq_ignore_ascii_case(ROOT_ALIAS).then_some(*der)),
+    };
+    Ok(Certificate::from_der(root.ok_or_else(|| LoadError::NoRoot(label(file)))?)?)
+}
+
 /// Puts `bytes` into `file` at once: who reads it finds all of the old content or all of the new. Its folder is made if needed.
-pub(super) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Everybody may read it, as far as the process's umask allows: nothing of the network's material is secret.
+///
+/// # Errors
+/// What the operating system says; then the old content is there.
+pub fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut unfinished = tempfile::Builder::new().prefix(".unfinished-").tempfile_in(folder)?;
+    let readable = Permissions::from_mode(0o644);
+    let mut unfinished = tempfile::Builder::new().prefix(".unfinished-").permissions(readable).tempfile_in(folder)?;
     unfinished.write_all(bytes)?;
     unfinished.as_file().sync_all()?;
     unfinished.persist(file)?;

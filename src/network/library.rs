@@ -142,14 +142,12 @@ impl Library {
             let node = verify_node_info(bytes, root, now)?;
             Ok(Good { until: Some(node.valid_until), document: node })
         });
-        if changed {
-            self.compose();
-        }
-        changed
+        changed && self.compose()
     }
 
-    /// The view that follows from what is believed now.
-    fn compose(&mut self) {
+    /// The view that follows from what is believed now. Returns whether it says something new; the same documents in another place
+    /// do not, such as parameters that were put into the archive.
+    fn compose(&mut self) -> bool {
         let current =
             self.sources.parameters.iter().find_map(|path| self.in_force.document(path)).map(|found| found.hash);
         let recent = self.in_force.documents().map(|(_, signed)| (signed.hash, &signed.parameters));
@@ -170,11 +168,17 @@ impl Library {
                 _ => drop(nodes.insert(&own.name, node)),
             }
         }
+        let same_nodes = nodes.values().copied().eq(self.nodes.iter());
+        let before = (self.view.parameters.current, self.view.parameters.by_hash.len());
+        if same_nodes && before == (current, self.known.len()) {
+            return false;
+        }
         let parties = nodes.iter().map(|(name, node)| ((*name).clone(), node.own().clone())).collect();
         let routes = nodes.iter().map(|(name, node)| ((*name).clone(), node.route())).collect();
         let parameters = KnownParameters { current, by_hash: self.known.clone() };
         self.nodes = nodes.into_values().cloned().collect();
         self.view = Arc::new(NetworkView { parties, routes, parameters });
+        true
     }
 
     /// Writes parameters into the archive that no folder of earlier ones holds. What goes wrong is a problem of the library.

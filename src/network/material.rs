@@ -25,6 +25,10 @@ pub struct Node {
     pub serial: i64,
     /// The last moment at which all its certificates are valid.
     pub valid_until: Timestamp,
+    /// Tells versions of the node info apart that say different things: a hash of all but the serial number.
+    pub content: SecureHash,
+    /// SHA-256 of what was signed: what a network map lists it by.
+    pub hash: SecureHash,
 }
 
 impl Node {
@@ -119,10 +123,17 @@ pub fn verify_node_info(bytes: &[u8], root: &Certificate, now: Timestamp) -> Res
         let verified = party.owning_key.verify(&signed.raw, signature);
         verified.map_err(|_| MaterialError::Signature(party.to_string()))?;
     }
+    let (content, hash) = (content_of(&info), SecureHash::sha256(Sha256::digest(&signed.raw).into()));
     let wire::NodeInfo { addresses, platform_version, serial, .. } = info;
     let ends = ends.clamp(Timestamp::SECONDS_MIN, Timestamp::SECONDS_MAX);
     let valid_until = Timestamp::new(ends, 0).expect("clamped to what a timestamp can say");
-    Ok(Node { identities, addresses, platform_version, serial, valid_until })
+    Ok(Node { identities, addresses, platform_version, serial, valid_until, content, hash })
+}
+
+/// A hash of what a node info says, whatever its serial number.
+pub(super) fn content_of(info: &wire::NodeInfo) -> SecureHash {
+    let unnumbered = wire::encode_node_info(&wire::NodeInfo { serial: 0, ..info.clone() });
+    SecureHash::sha256(Sha256::digest(unnumbered).into())
 }
 
 /// Reads a `SignedDataWithCert<NetworkParameters>` and verifies its signature and the signer's path up to `root`, at the moment

@@ -15,14 +15,15 @@ mod live;
 mod material;
 mod path;
 mod poll;
+mod publication;
 pub mod registration;
 mod shelf;
 
 pub use certificate::{Certificate, CertificateError, Role};
-pub use expiry::{Expiry, network_expiries, pem_expiry};
+pub use expiry::{chain_expiry, parameters_expiry, pem_expiry};
 pub use files::{
     FileError, FileNetworkMap, FileProblem, HISTORIC_PARAMETERS, LoadError, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS,
-    PARAMETERS_UPDATE, ROOT, read_root,
+    PARAMETERS_UPDATE, ROOT, read_root, read_trust_store, replace,
 };
 pub use http::{HttpError, HttpMap, MapOptions};
 pub use issue::IssueError;
@@ -32,4 +33,5 @@ pub use material::{
     IDENTITIES_MAX, Identity, MaterialError, Node, verify_network_map, verify_node_info, verify_parameters,
 };
 pub use path::{PATH_LEN_MAX, PathError, verify_path};
-pub use poll::{Cache, PollError, Poller, Polling};
+pub use poll::{Cache, PollError, Poller, Polling, jittered};
+pub use publication::{Description, PublicationError};

@@ -67,7 +67,8 @@ impl Cache {
         self.0.join(NODE_INFOS)
     }
 
-    fn node_info(&self, hash: &SecureHash) -> PathBuf {
+    /// The file of a node info that the map lists.
+    pub fn node_info(&self, hash: &SecureHash) -> PathBuf {
         self.node_infos().join(format!("{NODE_INFO_PREFIX}{}", file_name(hash)))
     }
 }
@@ -354,7 +355,7 @@ fn poll(mut poller: Poller, pause: Duration, tell: &dyn Fn(), woken: &Receiver<(
 }
 
 /// Up to a fifth shorter or longer, so that workers that were started together do not ask together (FD3).
-fn jittered(pause: Duration) -> Duration {
+pub fn jittered(pause: Duration) -> Duration {
     let mut random = [0; 2];
     // Without random numbers it is the middle.
     if keys::random(&mut random).is_err() {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use super::certificates::Certificates;
 use crate::domain::verdict::{Decision, Outcome, Rejection};
 use crate::domain::{CheckedRequest, Timestamp, TxId, Verdict};
 use crate::ports::Clock;
@@ -72,14 +73,15 @@ pub type StageGauge = Box<dyn Fn() -> (usize, usize) + Send + Sync>;
 pub struct Exporter {
     handle: PrometheusHandle,
     stages: Arc<Vec<(&'static str, StageGauge)>>,
+    certificates: Certificates,
 }
 
 impl Exporter {
-    /// Installs the process's recorder. `stages` are asked for depth and limit at every rendering.
+    /// Installs the process's recorder. `stages` are asked for depth and limit at every rendering, `certificates` for their ends.
     ///
     /// # Errors
     /// [`BuildError`] if a recorder is installed already.
-    pub fn install(stages: Vec<(&'static str, StageGauge)>) -> Result<Self, BuildError> {
+    pub fn install(stages: Vec<(&'static str, StageGauge)>, certificates: Certificates) -> Result<Self, BuildError> {
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)?
             .set_buckets(&COUNT_BUCKETS)?
@@ -134,7 +136,8 @@ impl Exporter {
         describe_gauge!(ANSWERS_WAITING, "answers that peers have not accepted yet");
         describe_counter!(ANSWERS_UNSAFE, "answers that a peer did not accept in time; its requests come again");
         super::network::describe();
-        Ok(Self { handle, stages: Arc::new(stages) })
+        super::certificates::describe();
+        Ok(Self { handle, stages: Arc::new(stages), certificates })
     }
 
     /// All figures in Prometheus' text format.
@@ -144,6 +147,7 @@ impl Exporter {
             gauge!(STAGE_DEPTH, "stage" => *stage).set(depth as f64);
             gauge!(STAGE_LIMIT, "stage" => *stage).set(limit as f64);
         }
+        self.certificates.tell(SystemClock.now());
         self.handle.render()
     }
 

@@ -12,6 +12,7 @@ const CHANGES: &str = "notary_network_changes_total";
 const CHECKED: &str = "notary_network_checked_timestamp_seconds";
 const LISTED: &str = "notary_network_service_listed";
 const POLL_FAILURES: &str = "notary_network_poll_failures_total";
+const PUBLISHED: &str = "notary_network_published";
 
 /// Describes these figures to the recorder.
 pub(super) fn describe() {
@@ -22,6 +23,10 @@ pub(super) fn describe() {
     describe_counter!(CHANGES, "changes of the network's material that were taken up");
     describe_gauge!(CHECKED, "when the network's material was last known to be current, by source: files, http");
     describe_gauge!(LISTED, "1 if the parameters in force list the service's key as a non-validating notary");
+    describe_gauge!(
+        PUBLISHED,
+        "1 if the worker's own node info is published as it is now; absent if that is not its business"
+    );
     describe_counter!(POLL_FAILURES, "questions to the HTTP network map that brought no usable answer");
 }
 
@@ -55,4 +60,9 @@ pub fn lists_service(listed: bool) {
 /// Counts a question to the HTTP network map that brought no usable answer.
 pub fn poll_failed() {
     counter!(POLL_FAILURES).increment(1);
+}
+
+/// Whether the worker's own node info is published.
+pub fn published(published: bool) {
+    gauge!(PUBLISHED).set(if published { 1.0 } else { 0.0 });
 }

@@ -37,7 +37,7 @@ pub use error::{Fault, WireError};
 pub use inspect::inspect;
 pub use limits::Limits;
 pub use network::{
-    CertificatePath, NetworkParametersDocument, NodeInfo, SignedNetworkParameters, SignedNodeInfo,
+    CertificatePath, NetworkParametersDocument, NodeInfo, SignedNetworkParameters, SignedNodeInfo, announcement,
     decode_network_parameters, decode_node_info, decode_signed_network_parameters, decode_signed_node_info,
     encode_network_parameters, encode_node_info, encode_signed_network_parameters, encode_signed_node_info,
 };

@@ -15,6 +15,7 @@ use super::party::{read_party, read_public_key, write_party, write_public_key};
 use super::signature::read_signature_bytes;
 use super::time::{read_duration, read_instant, write_duration, write_instant};
 use super::types::Type;
+use crate::domain::announcement::Announcement;
 use crate::domain::network::{HostAndPort, NetworkParameters, NotaryInfo};
 use crate::domain::{PublicKey, SecureHash};
 
@@ -270,6 +271,11 @@ pub fn encode_signed_node_info(signed: &SignedNodeInfo) -> Vec<u8> {
             });
         });
     })
+}
+
+/// What a worker's identities sign to publish `info`.
+pub fn announcement(info: &NodeInfo) -> Announcement {
+    Announcement::of_serialized_node_info(encode_node_info(info))
 }
 
 /// Serializes a `NodeInfo`.

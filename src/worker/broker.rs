@@ -18,7 +18,7 @@ use crate::network::development;
 use crate::ports::{NetworkMap, Probe, RequestQueue};
 use crate::tls::peers::PeerTls;
 
-pub(super) use self::p2p::{examine as examine_p2p, examine_identity};
+pub(super) use self::p2p::{examine as examine_p2p, examine_identity, identity as tls_identity};
 pub use self::shared::Declared;
 pub(super) use self::shared::administrator;
 
@@ -32,7 +32,6 @@ pub(super) struct Broker {
     /// Where requests come from, for people.
     pub(super) place: String,
     /// TLS with nodes, for identities that are renewed.
-    #[allow(dead_code, reason = "whoever watches the certificate's files renews it")]
     pub(super) peer_tls: Option<PeerTls>,
     /// Where the worker's own endpoint listens.
     pub(super) listening: Option<SocketAddr>,

@@ -9,14 +9,16 @@ mod secrets;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{check_listed, load_network};
+use super::certificates::{InUse, in_use};
+use super::credentials::{self, Place};
+use super::{check_listed, load_network, publication};
 use crate::broker::embedded;
-use crate::config::{BrokerKind, Fault, Loaded, Senders, Settings, SignerKind, StoreKind};
+use crate::config::{BrokerKind, Fault, KeyKind, Loaded, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::network::NetworkView;
 use crate::domain::{PublicKey, Timestamp};
 use crate::hsm::file_key;
 use crate::hsm::pkcs11::{self, TokenKey};
-use crate::network::{Expiry, Node, network_expiries, pem_expiry};
+use crate::network::Node;
 use crate::ports::finding::{Finding, Severity};
 use crate::ports::{Clock, Signer};
 use crate::sql;
@@ -31,6 +33,9 @@ pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec
     let settings = &loaded.settings;
     let place = config.map_or("defaults, environment and --set".to_owned(), |file| file.display().to_string());
     let mut findings = vec![Finding::good("configuration", format!("{place} is valid"))];
+    let cautions = loaded.cautions().iter();
+    findings
+        .extend(cautions.map(|caution| Finding::warning("node in whose place", caution, "see to it before serving")));
     findings.extend(unused(loaded));
     findings.extend(secrets::examine(settings, config));
     findings.extend(safety(settings));
@@ -39,10 +44,14 @@ pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec
     let (key, service_key) = examine_key(settings);
     let (network, known) = network(settings, service_key.as_ref(), clock.now());
     findings.extend(network);
+    findings.extend(own_node_info(settings, clock.now()));
     let view = known.as_ref().map(|known| &*known.view);
-    findings.extend(tls(settings, clock.now()));
+    findings.extend(tls(settings));
+    findings.extend(certificates(settings, clock.now()));
     let (store, running) = examine_store(settings);
     findings.extend(store);
+    let unshared = view.and_then(|view| super::store::check_shared(settings, view).err());
+    findings.extend(unshared.map(|error| Finding::fault("store: shared", error.reason, "give all workers one store")));
     findings.extend(examine_broker(settings, view, running));
     findings.extend(key);
 
@@ -96,14 +105,21 @@ fn examine_requests(settings: &Settings, view: Option<&NetworkView>, running: bo
 fn examine_key(settings: &Settings) -> (Vec<Finding>, Option<PublicKey>) {
     let signing = &settings.signing;
     match signing.kind {
-        SignerKind::File => match signing.passphrase.fetch() {
-            Ok(passphrase) => file_key::examine(&signing.key, &passphrase),
-            Err(_) => {
-                let advice = "correct signing.passphrase first, as said above";
-                (vec![Finding::fault("key: file", "not unlocked without its passphrase", advice)], None)
-            }
-        },
+        SignerKind::File => held(settings, &signing.key),
+        SignerKind::KeyStore => held(settings, &signing.keystore),
         SignerKind::Pkcs11 => examine_tokens(settings),
+    }
+}
+
+/// A key that the worker holds itself.
+fn held(settings: &Settings, place: &Path) -> (Vec<Finding>, Option<PublicKey>) {
+    match super::service_key_in_memory(settings) {
+        Ok(Some(key)) => file_key::examine(&key, &place.display().to_string()),
+        Ok(None) => (Vec::new(), None),
+        Err(error) => {
+            let advice = "correct signing.passphrase and the place of the key, close its file to others (chmod 600), or restore it";
+            (vec![Finding::fault("key: file", error.reason, advice)], None)
+        }
     }
 }
 
@@ -146,25 +162,38 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
     let of_shared_brokers = ["hosts", "vhost", "user", "password", "tls_ca", "tls_certificate", "tls_key", "callers"];
     let of_postgres = ["url", "password", "tls_ca", "tls_certificate", "tls_key"];
     let of_tokens = ["module", "tokens", "pin", "key_id", "profile"];
-    let of_nodes = ["listen", "addresses", "tls_certificate", "tls_key", "tls_passphrase", "answer_hold_ms"];
-    let sections: [(&str, bool, &[&str]); 7] = [
-        ("p2p", broker == BrokerKind::P2p, &of_nodes),
+    let nodes = loaded.settings.speaks_to_nodes();
+    let tls_store = loaded.settings.p2p.tls_kind == KeyKind::KeyStore;
+    let own_store = loaded.settings.identity.kind == KeyKind::KeyStore;
+    let sections: [(&str, bool, &[&str]); 14] = [
+        ("p2p", broker == BrokerKind::P2p, &["listen"]),
+        ("p2p", nodes, &["tls_kind", "tls_passphrase", "answer_hold_ms"]),
+        ("p2p", nodes && !tls_store, &["tls_certificate", "tls_key"]),
+        ("p2p", nodes && tls_store, &["tls_keystore", "tls_alias", "tls_key_passphrase"]),
+        ("identity", !own_store, &["certificate", "key"]),
+        ("identity", own_store, &["keystore", "alias", "key_passphrase"]),
         ("broker", broker.is_shared(), &of_shared_brokers),
         ("broker", broker == BrokerKind::Embedded, &["listen", "users", "reply_hold_ms"]),
         ("store", store == StoreKind::Postgres, &of_postgres),
         ("store", store == StoreKind::Embedded, &["path", "cache_bytes_max"]),
         ("signing", signing == SignerKind::Pkcs11, &of_tokens),
-        ("signing", signing == SignerKind::File, &["key", "passphrase"]),
+        ("signing", signing == SignerKind::File, &["key"]),
+        ("signing", signing == SignerKind::KeyStore, &["keystore", "alias", "key_passphrase"]),
+        ("signing", signing != SignerKind::Pkcs11, &["passphrase"]),
     ];
     let idle = sections.into_iter().filter(|(_, used, _)| !used);
     let keys = idle.flat_map(|(section, _, keys)| keys.iter().map(move |key| format!("{section}.{key}")));
     let set = keys.filter(|key| loaded.origin(key) != "default");
     set.map(|key| {
-        let section = match key.split('.').next().unwrap_or_default() {
-            "p2p" => "broker",
-            section => section,
+        let kind = match key.split('.').next().unwrap_or_default() {
+            "p2p" if nodes => "p2p.tls_kind",
+            "p2p" => "broker.kind",
+            "broker" => "broker.kind",
+            "store" => "store.kind",
+            "identity" => "identity.kind",
+            _ => "signing.kind",
         };
-        let advice = format!("remove it, or choose another {section}.kind");
+        let advice = format!("remove it, or choose another {kind}");
         Finding::warning(&key, format!("is set by {}, and not used", loaded.origin(&key)), advice)
     })
     .collect()
@@ -207,11 +236,30 @@ fn network(settings: &Settings, service_key: Option<&PublicKey>, now: Timestamp)
         Finding::warning("network: material", format!("{} is left out: {}", problem.file, problem.error), advice)
     }));
     findings.push(listed(settings, service_key, &view));
-    findings.extend(expiry("network: certificates", network_expiries(&settings.network.dir).into_iter().next(), now));
+    let nodes = library.nodes().iter().map(|node| (node.valid_until, node.own().name.to_string()));
+    let network = in_use(settings).into_iter().filter(of_the_network);
+    let network = network.filter_map(|InUse { file, at, .. }| Some((at?, file.display().to_string())));
+    findings.extend(nodes.chain(network).min().map(|(at, name)| expiry("network: certificates", &name, at, now)));
     let is_service = |key: &PublicKey| Some(key) == service_key;
     let shares = |node: &&Node| node.identities.iter().any(|identity| is_service(&identity.party.owning_key));
     let workers = library.nodes().iter().filter(shares).count();
     (findings, Some(Known { view, workers }))
+}
+
+/// What the worker publishes of itself is right, and lasts.
+fn own_node_info(settings: &Settings, now: Timestamp) -> Vec<Finding> {
+    let mut findings = publication::examine(settings, now);
+    findings.extend(credentials::identity(settings).map(|place| key_file(&place)));
+    findings
+}
+
+/// The file with a key is closed to others.
+fn key_file(place: &Place<'_>) -> Finding {
+    let (setting, file) = place.key();
+    match place {
+        Place::Files { .. } => secrets::private(setting, file),
+        Place::KeyStore(_) => secrets::sealed(setting, file),
+    }
 }
 
 /// The service is on the whitelist in force, as non-validating, with our key.
@@ -244,13 +292,29 @@ fn is_same_name(a: &str, b: &str) -> bool {
     a.is_some() && a == b
 }
 
-/// The files for TLS fit together, and last.
-fn tls(settings: &Settings, now: Timestamp) -> Vec<Finding> {
+/// Whether a certificate is a part of the network's material.
+fn of_the_network(certificate: &InUse) -> bool {
+    certificate.usage.starts_with("network_")
+}
+
+/// How long the worker's own certificates last, and those of servers' authorities.
+fn certificates(settings: &Settings, now: Timestamp) -> Vec<Finding> {
+    let own = in_use(settings).into_iter().filter(|certificate| !of_the_network(certificate));
+    let told = own.filter_map(|InUse { usage, file, at }| {
+        Some(expiry(&format!("certificate: {usage}"), &file.display().to_string(), at?, now))
+    });
+    told.collect()
+}
+
+/// The files for TLS fit together.
+fn tls(settings: &Settings) -> Vec<Finding> {
     let (broker, store) = (&settings.broker, &settings.store);
     let mut findings = Vec::new();
-    if broker.kind == BrokerKind::P2p {
-        findings.extend(expiry("p2p: TLS", pem_expiry(&settings.p2p.tls_certificate).ok(), now));
-        findings.push(secrets::private("p2p.tls_key", &settings.p2p.tls_key));
+    if settings.speaks_to_nodes() {
+        findings.push(key_file(&credentials::tls(settings)));
+    }
+    if settings.signing.kind == SignerKind::KeyStore {
+        findings.push(secrets::sealed("signing.keystore", &settings.signing.keystore));
     }
     for (used, part, authorities, certificate, key) in [
         (broker.kind.is_shared(), "broker", &broker.tls_ca, &broker.tls_certificate, &broker.tls_key),
@@ -264,9 +328,6 @@ fn tls(settings: &Settings, now: Timestamp) -> Vec<Finding> {
             Ok(_) => findings.push(Finding::good(&subject, "certificates and key load and fit together")),
             Err(error) => findings.push(Finding::fault(&subject, error, format!("correct {part}.tls_*, or the file"))),
         }
-        for file in [authorities, certificate].into_iter().filter(|file| !file.as_os_str().is_empty()) {
-            findings.extend(expiry(&subject, pem_expiry(file).ok(), now));
-        }
         if !key.as_os_str().is_empty() {
             findings.push(secrets::private(&format!("{part}.tls_key"), key));
         }
@@ -274,18 +335,16 @@ fn tls(settings: &Settings, now: Timestamp) -> Vec<Finding> {
     findings
 }
 
-/// How long certificates last. None if there are none, which others report.
-fn expiry(subject: &str, soonest: Option<Expiry>, now: Timestamp) -> Option<Finding> {
-    let Expiry { at, file } = soonest?;
+/// How long the certificates called `name` last.
+fn expiry(subject: &str, name: &str, at: Timestamp, now: Timestamp) -> Finding {
     let days = (at.seconds() - now.seconds()).div_euclid(DAY_SECONDS);
-    let name = file.display();
-    Some(match days {
+    match days {
         ..0 => Finding::fault(subject, format!("{name} ended at {at}"), "renew it"),
         0..CERTIFICATE_DAYS_MIN => {
             Finding::warning(subject, format!("{name} ends in {days} days, at {at}"), "have it renewed now")
         }
         _ => Finding::good(subject, format!("the first to end is {name}, in {days} days")),
-    })
+    }
 }
 
 /// How many workers and database servers may fail, as far as the configuration and the network map tell (row OV6).
@@ -321,7 +380,7 @@ fn faults_survived(settings: &Settings, workers: usize) -> Finding {
         }
     };
     let tokens = match settings.signing.kind {
-        SignerKind::File => String::new(),
+        SignerKind::File | SignerKind::KeyStore => String::new(),
         SignerKind::Pkcs11 => format!("; tokens: {}", count(&settings.signing.tokens).saturating_sub(1)),
     };
     Finding::good(subject, format!("{workers}; {databases}{brokers}{tokens}"))
@@ -342,7 +401,7 @@ mod tests {
         let now = Timestamp::new(1_790_000_000, 0).expect("in range");
         let ends_in = |seconds: i64| {
             let at = Timestamp::new(now.seconds() + seconds, 0).expect("in range");
-            expiry("certificates", Some(Expiry { at, file: "node.pem".into() }), now).expect("there is one").severity
+            expiry("certificates", "node.pem", at, now).severity
         };
         for (seconds, expected) in [
             (-1, Severity::Fault),

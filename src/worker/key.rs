@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::{StartError, signing_threads};
+use super::{StartError, credentials, signing_threads};
 use crate::config::{Fault, Settings, SignerKind};
 use crate::hsm::file_key::FileKey;
 use crate::hsm::pkcs11::{self, KeyPlace, OpenError, PinSource, Profile, TokenKey};
-use crate::keys::file::SecretFileError;
+use crate::keys::PrivateKey;
+use crate::keys::file::{SecretFileError, load_encrypted};
 use crate::ports::{Probe, Signer};
 
 /// The service key, ready to sign.
@@ -29,6 +30,10 @@ pub(super) fn preflight(settings: &Settings) -> Vec<Fault> {
                 Err(error) => fault("signing.key", error.to_string()),
                 Ok(_) => Vec::new(),
             },
+        },
+        SignerKind::KeyStore => match credentials::signing(settings).open() {
+            Err(error) => fault(error.part, error.reason),
+            Ok(_) => Vec::new(),
         },
         SignerKind::Pkcs11 => match token_options(settings) {
             Err(faults) => faults,
@@ -56,10 +61,16 @@ pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Key, S
             let key = Arc::new(key);
             Ok(Key { signer: Arc::clone(&key) as _, probe: Some(key) })
         }
-        SignerKind::File => {
+        SignerKind::File | SignerKind::KeyStore => {
             // A command may take its time to tell the passphrase, and unlocking takes 0.1 s.
             let (asked, settings) = (StartError::of("service key"), settings.clone());
-            let unlocked = runtime.spawn_blocking(move || file(&settings)).await;
+            let unlocked = runtime.spawn_blocking(move || match settings.signing.kind {
+                SignerKind::KeyStore => {
+                    Ok(FileKey::start(credentials::signing(&settings).open()?.key, signing_threads(&settings)))
+                }
+                _ => file(&settings),
+            });
+            let unlocked = unlocked.await;
             let key = Arc::new(unlocked.map_err(|error| asked(&error))??);
             Ok(Key { probe: Some(Arc::clone(&key) as Arc<dyn Probe>), signer: key })
         }
@@ -67,13 +78,28 @@ pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Key, S
 }
 
 fn file(settings: &Settings) -> Result<FileKey, StartError> {
+    Ok(FileKey::start(key_in_file(settings)?, signing_threads(settings)))
+}
+
+fn key_in_file(settings: &Settings) -> Result<PrivateKey, StartError> {
     let failed = StartError::of("service key");
     let passphrase = settings.signing.passphrase.fetch().map_err(|error| failed(&error))?;
-    let loaded = FileKey::load(&settings.signing.key, &passphrase, signing_threads(settings));
-    loaded.map_err(|error| match error {
+    load_encrypted(&settings.signing.key, &passphrase).map_err(|error| match error {
         SecretFileError::Passphrase(_) => failed(&error).misconfigured(),
         error => failed(&error),
     })
+}
+
+/// The service key itself, where `signing.kind` is such that a process can hold it; `None` on tokens. Blocks.
+///
+/// # Errors
+/// [`StartError`].
+pub fn service_key_in_memory(settings: &Settings) -> Result<Option<PrivateKey>, StartError> {
+    match settings.signing.kind {
+        SignerKind::File => key_in_file(settings).map(Some),
+        SignerKind::KeyStore => Ok(Some(credentials::signing(settings).open()?.key)),
+        SignerKind::Pkcs11 => Ok(None),
+    }
 }
 
 /// The tokens that the settings name, whatever `signing.kind` says. Nothing is loaded or connected.

@@ -11,8 +11,8 @@ use super::{StartError, check_listed};
 use crate::config::Settings;
 use crate::domain::PublicKey;
 use crate::network::{
-    Cache, Certificate, HISTORIC_PARAMETERS, HttpMap, Library, LiveNetworkMap, MapOptions, NODE_INFOS, PARAMETERS,
-    PARAMETERS_UPDATE, Poller, Polling, ROOT, Snapshot, Sources, read_root,
+    Cache, Certificate, HISTORIC_PARAMETERS, HttpMap, Library, LiveNetworkMap, LoadError, MapOptions, NODE_INFOS, Node,
+    PARAMETERS, PARAMETERS_UPDATE, Poller, Polling, ROOT, Snapshot, Sources, read_root, read_trust_store,
 };
 use crate::observe::network as figures;
 use crate::ports::Clock;
@@ -85,6 +85,17 @@ pub(super) fn http_map(settings: &Settings) -> Result<Option<HttpMap>, StartErro
     Ok(Some(HttpMap::new(&options).map_err(|error| StartError::of("network.tls_ca")(&error).misconfigured())?))
 }
 
+/// The folder of the worker's own node info, as it was published last.
+pub(super) fn own_node_infos(settings: &Settings) -> PathBuf {
+    settings.worker.state.join("own-node-info")
+}
+
+/// Tells whether the HTTP network map listed a node info when it was asked last.
+pub(super) fn listing(settings: &Settings) -> impl Fn(&Node) -> bool + Send + 'static {
+    let cache = cache(settings);
+    move |node| cache.node_info(&node.hash).exists()
+}
+
 /// Where answers of the HTTP network map are kept.
 fn cache(settings: &Settings) -> Cache {
     Cache::new(settings.worker.state.join("network-map"))
@@ -92,8 +103,26 @@ fn cache(settings: &Settings) -> Cache {
 
 /// The trust root.
 pub(super) fn root(settings: &Settings) -> Result<Certificate, StartError> {
-    let file = part(settings, &settings.network.root, ROOT);
-    read_root(&file).map_err(|error| StartError::of("network")(&error))
+    let (file, secret) = (root_file(settings), &settings.network.root_passphrase);
+    let failed = |error: LoadError| StartError::of("network.root")(&error);
+    match read_root(&file) {
+        Err(LoadError::NotPem(_)) if secret.is_configured() => {
+            let passphrase = secret.fetch().map_err(|error| StartError::of("network.root_passphrase")(&error))?;
+            read_trust_store(&file, &passphrase).map_err(|error| failed(error).misconfigured())
+        }
+        Err(error @ LoadError::NotPem(_)) => Err(StartError::of("network.root_passphrase")(&error).misconfigured()),
+        read => read.map_err(failed),
+    }
+}
+
+/// Where the trust root lies.
+pub(super) fn root_file(settings: &Settings) -> PathBuf {
+    part(settings, &settings.network.root, ROOT)
+}
+
+/// Where the parameters in force may lie; the first that can be believed are.
+pub(super) fn parameters_files(settings: &Settings) -> Vec<PathBuf> {
+    sources(settings).parameters
 }
 
 /// Where everything else lies.
@@ -106,6 +135,8 @@ fn sources(settings: &Settings) -> Sources {
         node_infos: vec![part(settings, &network.node_infos, NODE_INFOS)],
         archive: Some(settings.worker.state.join(HISTORIC_PARAMETERS)),
     };
+    // What the worker published itself, so that it knows its own address whatever others have written down.
+    sources.node_infos.push(own_node_infos(settings));
     if !network.url.is_empty() {
         let cache = cache(settings);
         // The map's word goes before that of files.

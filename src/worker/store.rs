@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::StartError;
-use crate::config::{Fault, Settings, StoreKind};
+use crate::config::{BrokerKind, Fault, Settings, StoreKind};
 use crate::domain::X500Name;
+use crate::domain::network::NetworkView;
 use crate::ports::{Finding, Probe, UniquenessProvider};
 use crate::sql::embedded::{self, Embedded};
 use crate::sql::postgres::{self, Password, Place, Postgres};
@@ -41,6 +42,33 @@ pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Store,
             Ok(Store { provider: Arc::clone(&store) as _, probe: Some(store) })
         }
     }
+}
+
+/// A store of one worker's own, although the network map knows other workers of the service, would let each sign what another has
+/// seen spent.
+///
+/// # Errors
+/// [`StartError`]; the operator decides.
+pub(super) fn check_shared(settings: &Settings, view: &NetworkView) -> Result<(), StartError> {
+    let is_alone = settings.store.sole_worker || settings.store.kind != StoreKind::Embedded;
+    // Clients of the embedded endpoint are told where to go; they do not choose among workers.
+    if is_alone || settings.broker.kind == BrokerKind::Embedded {
+        return Ok(());
+    }
+    let parse = |key, name| X500Name::parse(name).map_err(|error| StartError::of(key)(&error));
+    let (own, service) = (parse("worker.name", &settings.worker.name)?, parse("service.name", &settings.service.name)?);
+    let others = view.routes.iter().filter(|(name, route)| **name != own && route.names.contains(&service));
+    let mut others: Vec<String> = others.map(|(name, _)| name.to_string()).collect();
+    others.sort();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let problem = format!(
+        "the embedded store is this worker's alone, and the network map lists other workers of the service ({}): give all of them \
+         one database (store.kind = \"postgres\", store.url), or set store.sole_worker if they will never serve again",
+        others.join("; ")
+    );
+    Err(StartError::of("store.kind")(&problem).misconfigured())
 }
 
 /// Makes a new, empty embedded store.
@@ -107,4 +135,46 @@ fn postgres_options(settings: &Settings) -> Result<postgres::Options, Fault> {
         unsafe_for_tests: store.unsafe_for_tests,
         lease: Some(postgres::Options::LEASE_PATIENCE),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::domain::network::Route;
+
+    fn view(workers: &[&str]) -> NetworkView {
+        let name = |text: &str| X500Name::parse(text).expect("a legal name");
+        let service = name("O=Notary Service, L=Zurich, C=CH");
+        let mut view = NetworkView::default();
+        for own in workers.iter().map(|worker| name(worker)) {
+            view.routes.insert(own.clone(), Route { addresses: Vec::new(), names: vec![own, service.clone()] });
+        }
+        // Somebody else.
+        let alice = name("O=Alice Corp, L=Madrid, C=ES");
+        view.routes.insert(alice.clone(), Route { addresses: Vec::new(), names: vec![alice] });
+        view
+    }
+
+    #[test]
+    fn a_store_of_ones_own_is_refused_while_other_workers_of_the_service_are_known() {
+        let check = |workers: &[&str], overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+            check_shared(&config::load(None, &overrides).expect("valid").settings, &view(workers))
+        };
+        let both = ["O=Notary Worker 1, L=Zurich, C=CH", "O=Notary Worker 2, L=Zurich, C=CH"];
+        let refused = check(&both, &["broker.kind=p2p"]).expect_err("refused");
+        assert!(refused.is_misconfigured() && refused.to_string().contains("O=Notary Worker 2"), "{refused}");
+        let postgres =
+            ["broker.kind=p2p", "store.kind=postgres", "store.url=postgresql://worker@127.0.0.1:5432/notary"];
+        for (workers, overrides) in [
+            (&both[..1], &["broker.kind=p2p"][..]),
+            (&[], &["broker.kind=p2p"]),
+            (&both, &["broker.kind=p2p", "store.sole_worker=true"]),
+            (&both, &postgres),
+            (&both, &[]),
+        ] {
+            assert!(check(workers, overrides).is_ok(), "{workers:?} {overrides:?}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The worker as a node among Corda nodes (row LB5): requests come over TLS to its own endpoint, answers go out on its own
 //! connections to each node's broker. The nodes here are ours; real ones are in `tests/corda`.
 
+mod renewal;
 mod rig;
 #[path = "../rivals/mod.rs"]
 mod rivals;
@@ -15,7 +16,7 @@ use notary_worker::wire::{self, ExistingPayload, SessionMessage};
 use rig::{Network, PATIENCE};
 use rivals::Rivals;
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 

@@ -111,6 +111,12 @@ impl Network {
         map.view().parties[&self.worker_name(n)].owning_key.clone()
     }
 
+    /// A TLS certificate for `name` below this network's root, until the year 4096 unless told otherwise, and its key:
+    /// `tls.pem` and `tls.p8` in `folder`.
+    pub fn issue(&self, name: &X500Name, folder: &Path, until: Option<(i32, u8)>) {
+        NodeIssuer::of(&self.dir()).issue_until(name, folder, until);
+    }
+
     /// The service's inbox.
     pub fn service_inbox(&self) -> String {
         format!("p2p.inbound.{}", self.service.owning_key.name_hash())
@@ -121,6 +127,8 @@ impl Network {
         let file = |name: &str| dir.join(name).display().to_string();
         vec![
             format!("worker.name={}", self.worker_name(n)),
+            // One of the two runs at a time.
+            "store.sole_worker=true".into(),
             format!("worker.state={}", file(&format!("state-{n}"))),
             format!("network.dir={}", file("network")),
             "broker.kind=p2p".into(),
@@ -236,6 +244,11 @@ impl Node {
 
     fn broker(&self) -> Arc<Endpoint> {
         Arc::clone(self.broker.lock().expect("nobody panics with it").as_ref().expect("it runs"))
+    }
+
+    /// Where its broker listens when it does.
+    pub fn broker_address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Its TLS, for whatever its bridges do not do.
@@ -420,6 +433,11 @@ impl NodeIssuer {
 
     /// Writes `tls.pem` and `tls.p8` for `name` into `folder`.
     fn issue(&self, name: &X500Name, folder: &Path) {
+        self.issue_until(name, folder, None);
+    }
+
+    /// The same with a certificate that ends with the first day of a year's month.
+    fn issue_until(&self, name: &X500Name, folder: &Path, until: Option<(i32, u8)>) {
         std::fs::create_dir_all(folder).expect("a folder");
         let identity_ca = Issuer::new(params(&self.identity_ca.legal_name().expect("a name"), None), pair(&self.key));
         let node_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
@@ -429,7 +447,11 @@ impl NodeIssuer {
         let node = node_params.signed_by(&node_key, &identity_ca).expect("issued");
         let node_ca = Issuer::new(node_params, node_key);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
-        let own = params(name, Some(TLS)).signed_by(&key, &node_ca).expect("issued");
+        let mut own = params(name, Some(TLS));
+        if let Some((year, month)) = until {
+            own.not_after = rcgen::date_time_ymd(year, month, 1);
+        }
+        let own = own.signed_by(&key, &node_ca).expect("issued");
         let chain = [own.pem(), node.pem(), self.identity_ca.to_pem(), self.root.to_pem()].concat();
         std::fs::write(folder.join("tls.pem"), chain).expect("it can be written");
         create(&folder.join("tls.p8"), key.serialize_pem().as_bytes()).expect("it can be written");

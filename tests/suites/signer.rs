@@ -2,12 +2,13 @@
 
 use futures_util::future::try_join_all;
 use notary_worker::domain::merkle_batch::Signable;
+use notary_worker::domain::network::HostAndPort;
 use notary_worker::domain::signature::SignatureError;
 use notary_worker::domain::signed_form::SignatureMetadata;
 use notary_worker::domain::{CommittedTx, HashAlgorithm, SignatureScheme, TxId};
 use notary_worker::ports::Signer;
 use notary_worker::ports::signer::SignError;
-use notary_worker::wire::CordaSignedForm;
+use notary_worker::wire::{self, CordaSignedForm};
 
 /// A service key that can be opened again and again, as by restarts of the worker.
 pub(crate) trait Fixture {
@@ -128,6 +129,36 @@ pub(crate) async fn a_restart_gives_the_same_key(fixture: &dyn Fixture) -> Resul
     Ok(())
 }
 
+/// Goal: the worker's node info can be published, and nobody can make a notarisation of it. Method: a node info that carries the bytes
+/// that a transaction's signature covers; what is signed begins with another type all the same.
+pub(crate) async fn an_announcement_is_signed_and_of_no_use_for_a_transaction(
+    fixture: &dyn Fixture,
+) -> Result<(), SignError> {
+    let signer = fixture.open();
+    let signable = Signable::single(tx(1), metadata(&*signer), &CordaSignedForm);
+    let host = String::from_utf8_lossy(signable.bytes()).into_owned();
+    let info = wire::NodeInfo {
+        addresses: vec![HostAndPort { host, port: 1 }],
+        identities: vec![wire::CertificatePath(vec![signable.bytes().to_vec()])],
+        platform_version: 12,
+        serial: 1,
+    };
+    let what = wire::announcement(&info);
+
+    let bytes = signer.announce(&what).await?;
+
+    assert_eq!(signer.public_key().verify(what.bytes(), &bytes), Ok(()));
+    assert!(signer.public_key().verify(signable.bytes(), &bytes).is_err());
+    // After Corda's header and the envelope's: the descriptor of the object's type.
+    let first_type = |bytes: &[u8]| {
+        let at = bytes.windows(10).position(|window| window == b"net.corda:").expect("a type");
+        assert!(at < 64, "in the head: {at}");
+        bytes[at..at + 34].to_vec()
+    };
+    assert_ne!(first_type(what.bytes()), first_type(signable.bytes()));
+    Ok(())
+}
+
 /// One test for each claim above, on the adapter that `$fixture` opens.
 #[macro_export]
 macro_rules! signer_suite {
@@ -139,6 +170,7 @@ macro_rules! signer_suite {
             concurrent_requests_are_not_mixed_up
             an_abandoned_request_hurts_no_other
             a_restart_gives_the_same_key
+            an_announcement_is_signed_and_of_no_use_for_a_transaction
         );
     };
     (@ $adapter:ident, $fixture:expr; $($claim:ident)*) => {

@@ -262,10 +262,9 @@ fn service_key(source: &ConfigSource) -> Result<Option<KeyElsewhere>, Failure> {
     }
     let settings: Settings = source.load()?.settings;
     Ok(Some(match settings.signing.kind {
-        SignerKind::File => {
-            let passphrase = settings.signing.passphrase.fetch();
-            let passphrase = passphrase.map_err(|error| usage(format!("signing.passphrase: {error}")))?;
-            KeyElsewhere::File(file::load_encrypted(&settings.signing.key, &passphrase)?)
+        SignerKind::File | SignerKind::KeyStore => {
+            let key = worker::service_key_in_memory(&settings)?;
+            KeyElsewhere::File(key.expect("asked only where the key is not on a token"))
         }
         SignerKind::Pkcs11 => {
             let options = worker::token_options(&settings).map_err(|faults| Failure::from(Faults(faults)))?;

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::super::network;
+use super::super::credentials::{self, Opened};
+use super::super::{network, publication};
 use super::{Broker, SECTIONS_BYTES_MAX, StartError, inbox};
 use crate::broker::embedded::{self, Admission, Endpoint};
 use crate::broker::peers::{self, Bridges, PeerQueue};
 use crate::config::{Fault, Settings};
 use crate::domain::{PublicKey, X500Name};
-use crate::keys::file;
 use crate::ports::clock::SystemClock;
 use crate::ports::finding::Finding;
 use crate::ports::{NetworkMap, Probe, RequestQueue};
-use crate::tls::peers::{Identity, PeerTls, read_chain};
+use crate::tls::peers::{Identity, PeerTls};
 
 /// Requests that a node may have open on a link while answers do not reach it: enough to find out when they do.
 const CREDIT_WHEN_STUCK: u32 = 2;
@@ -34,28 +34,17 @@ pub(super) fn preflight(settings: &Settings) -> Vec<Fault> {
 }
 
 /// Who the worker is to nodes.
-fn identity(settings: &Settings) -> Result<Identity, StartError> {
-    let p2p = &settings.p2p;
-    let failed = StartError::of("p2p.tls_key");
-    let named = |error: &dyn std::fmt::Display| failed(&format!("{}: {error}", p2p.tls_key.display())).misconfigured();
-    let key = match p2p.tls_passphrase.is_configured() {
-        false => file::load_plain(&p2p.tls_key),
-        true => {
-            let passphrase =
-                p2p.tls_passphrase.fetch().map_err(|error| StartError::of("p2p.tls_passphrase")(&error))?;
-            file::load_encrypted(&p2p.tls_key, &passphrase)
-        }
-    };
-    let key = key.map_err(|error| named(&error))?;
-    let failed = StartError::of("p2p.tls_certificate");
-    let chain = read_chain(&p2p.tls_certificate).map_err(|error| failed(&error).misconfigured())?;
+pub(in crate::worker) fn identity(settings: &Settings) -> Result<Identity, StartError> {
+    let place = credentials::tls(settings);
+    let Opened { key, chain } = place.open()?;
+    let failed = StartError::of(place.setting());
     Identity::from_private_key(chain, &key).map_err(|error| failed(&error).misconfigured())
 }
 
 /// TLS with nodes, as the worker.
 pub(super) fn tls(settings: &Settings) -> Result<PeerTls, StartError> {
     let identity = identity(settings)?;
-    let failed = StartError::of("p2p.tls_certificate");
+    let failed = StartError::of(credentials::tls(settings).setting());
     // A bridge sends only to a node whose certificate bears the first name of its node info.
     let worker = X500Name::parse(&settings.worker.name).map_err(|error| StartError::of("worker.name")(&error))?;
     if *identity.name() != worker {
@@ -76,7 +65,9 @@ pub(super) fn open(
     let failed = StartError::of("p2p");
     let tls = tls(settings)?;
     let bridges = bridges(settings, bridge_limits(settings), tls.clone(), network_map, runtime);
-    let own_key = network_map.view().parties.get(tls.identity().name()).map(|party| party.owning_key.clone());
+    let known = network_map.view().parties.get(tls.identity().name()).map(|party| party.owning_key.clone());
+    // A new worker publishes its node info in a moment.
+    let own_key = known.or_else(|| publication::own_key(settings));
     if own_key.is_none() {
         tracing::warn!(
             worker = settings.worker.name,

@@ -6,7 +6,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::config::{SecretRef, Settings};
-use crate::ports::finding::Finding;
+use crate::ports::finding::{Finding, Severity};
 
 /// Shorter secrets occur in texts by chance.
 const TELLING_LEN_MIN: usize = 8;
@@ -67,6 +67,15 @@ pub(super) fn private(subject: &str, file: &Path) -> Finding {
         }
         Ok(_) => Finding::good(subject, format!("{place} can be read, and by nobody else")),
         Err(error) => Finding::fault(subject, format!("{place}: {error}"), "correct the path, or restore the file"),
+    }
+}
+
+/// A key store is closed to group and others. Its passphrase protects it as well, JKS poorly.
+pub(super) fn sealed(subject: &str, file: &Path) -> Finding {
+    let found = private(subject, file);
+    match found.severity {
+        Severity::Fault if file.is_file() => Finding { severity: Severity::Warning, ..found },
+        _ => found,
     }
 }
 

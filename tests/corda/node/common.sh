@@ -111,8 +111,8 @@ as_postgres() {
 postgres=
 database=
 
-# Starts a server on a free loopback port, with the tables and the role of the workers.
-start_postgres() {
+# Starts an empty server on a free loopback port.
+start_server() {
     local bin owner=postgres
     bin=$(dirname "$(find /usr/lib/postgresql -name initdb 2>/dev/null | sort | tail -n 1)")
     postgres=$scratch/postgres
@@ -131,7 +131,12 @@ start_postgres() {
     local port=${database#*:}
     as_postgres "$bin/pg_ctl" -D "$postgres/data" -w -l "$postgres/log" \
         -o "-p ${port%/*} -c listen_addresses=127.0.0.1 -c unix_socket_directories=$postgres" start >>"$postgres.log" 2>&1
-    "$NOTARY" db apply --url "postgresql://$owner@$database" --password-ref "file:$scratch/owner" \
+}
+
+# The same, with the tables and the role of the workers.
+start_postgres() {
+    start_server
+    "$NOTARY" db apply --url "postgresql://postgres@$database" --password-ref "file:$scratch/owner" \
         --worker-role notary_worker --worker-password-ref "file:$scratch/worker" >>"$postgres.log"
 }
 

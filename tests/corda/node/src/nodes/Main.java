@@ -18,6 +18,7 @@ public final class Main {
                or: port
                or: judge DIR --of corda|notary --workers N --node-args FILE --logs DIR --ready REGEX [--artemis DIR]
                    -- COMMAND...
+               or: follow DIR --node-args FILE --logs DIR --ready REGEX -- COMMAND...
 
             make    makes a network with Corda's bootstrapper
             free    succeeds if no port of the network is taken
@@ -25,7 +26,9 @@ public final class Main {
             judge   starts the nodes of two parties, and workers by the command, whose {folder} and {number} are each
                     worker's, with a broker between them if there is one. Of
                     Corda's own notary less is asked than of ours: where it is known to fail, and where only ours can
-                    be broken on purpose""";
+                    be broken on purpose
+            follow  runs the command, which starts all workers by itself, and judges them by the same rules. Nothing is
+                    broken on purpose""";
 
     private Main() {}
 
@@ -42,9 +45,48 @@ public final class Main {
                 System.out.println(Ports.free(1));
                 yield true;
             }
+            case "follow" -> follow(options);
             default -> judge(options);
         };
         System.exit(good ? 0 : 1);
+    }
+
+    private static boolean follow(Options options) {
+        Verdicts verdicts = new Verdicts(System.out);
+        Network network = new Network(options.directory);
+        Child instructions = new Child("instructions", options.command, options.directory,
+                options.logs.resolve("instructions.log"), Pattern.compile(options.ready));
+        try (ClientNode alice = new ClientNode(network, "alice", options.nodeArguments, options.logs);
+                ClientNode bob = new ClientNode(network, "bob", options.nodeArguments, options.logs)) {
+            // Whatever ends the judge, its children end with it; the instructions end theirs if they are asked to.
+            Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+                instructions.stop();
+                alice.abandon();
+                bob.abandon();
+            }));
+            verdicts.judge("the instructions lead to workers that serve", () -> {
+                instructions.start();
+                instructions.awaitReady();
+                alice.start();
+                bob.start();
+                alice.connect();
+                bob.connect();
+                return alice.party().getName() + ", " + bob.party().getName();
+            });
+            if (!bob.isConnected()) {
+                // Nothing else can be judged.
+                return verdicts.finish();
+            }
+            new Rules(new Parties(alice, bob), true).judge(verdicts);
+            verdicts.judge("the workers still run, and end when they are asked to", () -> {
+                require(instructions.isAlive(), "they have ended");
+                int code = instructions.stop();
+                // Ended by the signal that was passed on, or done: not by force.
+                require(code == 0 || code == 143, "exit code %d", code);
+                return "exit code " + code;
+            });
+        }
+        return verdicts.finish();
     }
 
     private static boolean judge(Options options) {
@@ -137,6 +179,8 @@ public final class Main {
             boolean complete = switch (options.mode) {
                 case "make" -> options.workers > 0 && options.cordapp != null && options.nodeArguments != null;
                 case "free", "port" -> true;
+                case "follow" -> options.nodeArguments != null && options.logs != null && options.ready != null
+                        && !options.command.isEmpty();
                 case "judge" -> options.ours != null && options.workers > 0 && options.nodeArguments != null
                         && options.logs != null && options.ready != null && !options.command.isEmpty();
                 default -> false;

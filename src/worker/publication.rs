@@ -1,0 +1,325 @@
+//! Makes the worker's own node info known: signed once for each change of what it says, written where the settings say, and handed
+//! in at the HTTP network map.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::credentials::{self, Opened};
+use super::{StartError, network};
+use crate::config::{Fault, Settings};
+use crate::domain::{PublicKey, Timestamp, X500Name};
+use crate::hsm::FileKey;
+use crate::network::registration::parse_address;
+use crate::network::{
+    Certificate, Description, HttpMap, Node, PathError, PublicationError, Snapshot, jittered, replace, verify_node_info,
+};
+use crate::observe::network as figures;
+use crate::ports::clock::SystemClock;
+use crate::ports::finding::Finding;
+use crate::ports::{Clock, Signer};
+
+/// How long a map may take to list what it was handed in, before it is handed in again. Corda's nodes do so once a day.
+const LISTED_WITHIN: Duration = Duration::from_secs(3_600);
+/// Bytes of our own node info.
+const NODE_INFO_LEN_MAX: u64 = 64 * 1024;
+
+/// What publishing came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// The signed node info, as others read it.
+    pub node: Node,
+    /// Whether it is a new version.
+    pub is_new: bool,
+    /// Files that were written or found up to date.
+    pub files: Vec<PathBuf>,
+    /// The map that took it.
+    pub map: Option<String>,
+    bytes: Vec<u8>,
+}
+
+/// Everything that publishing needs, but for the service key.
+pub(super) struct Publication {
+    description: Arc<Description>,
+    own: Arc<dyn Signer>,
+    root: Certificate,
+    /// The first is the worker's own memory of what it published.
+    files: Vec<PathBuf>,
+    map: Option<(HttpMap, String)>,
+}
+
+/// Publishes once.
+///
+/// # Errors
+/// [`StartError`]: a certificate, a key, a folder or the map is not as it should be, or nothing is configured.
+pub async fn publish(settings: &Settings, runtime: &Handle) -> Result<Published, StartError> {
+    let key = super::key::open(settings, runtime).await?;
+    let (owned, handle) = (settings.clone(), runtime.clone());
+    // Reads files, and may ask the map.
+    let published = runtime.spawn_blocking(move || {
+        let failed = StartError::of("identity.certificate");
+        let publication = prepare(&owned)?.ok_or_else(|| failed(&"names no file: there is nothing to publish"))?;
+        // A new worker may publish before it knows anybody.
+        let known = network::load(&owned).map(|library| library.nodes().to_vec()).unwrap_or_default();
+        let published = publication.sign(&key.signer, &known, &handle)?;
+        publication.spread(published)
+    });
+    published.await.map_err(|error| StartError::of("identity")(&error))?
+}
+
+/// Keeps the worker's node info published while this lives.
+pub(super) struct Publishing {
+    _stop: SyncSender<()>,
+}
+
+/// Reads what publishing needs, if the settings ask for it. A configuration that never can be right is an error; certificates that
+/// have ended are not, as a worker serves without publishing.
+pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Option<Publication>, StartError> {
+    let owned = settings.clone();
+    // Unlocking a key takes 0.1 s.
+    let prepared = runtime.spawn_blocking(move || prepare(&owned)).await;
+    match prepared.map_err(|error| StartError::of("identity")(&error))? {
+        Err(error) if !error.is_misconfigured() => {
+            tracing::error!(%error, "the worker's node info is not published");
+            figures::published(false);
+            Ok(None)
+        }
+        prepared => prepared,
+    }
+}
+
+/// Starts publishing. What fails is tried again; a worker serves all the same.
+pub(super) fn start(
+    publication: Publication,
+    settings: &Settings,
+    service: Arc<dyn Signer>,
+    changes: watch::Receiver<Snapshot>,
+    runtime: &Handle,
+) -> Result<Publishing, StartError> {
+    let (stop, stopped) = sync_channel(1);
+    let keeper = Keeper {
+        publication,
+        service,
+        changes,
+        is_listed: Box::new(network::listing(settings)),
+        pause: Duration::from_millis(settings.network.poll_ms),
+        runtime: runtime.clone(),
+        stopped,
+    };
+    // A thread of its own: a map that hangs must not take the place of work on requests.
+    let thread = thread::Builder::new().name("publication".into());
+    thread.spawn(move || keeper.run()).map_err(|error| StartError::of("identity")(&error))?;
+    Ok(Publishing { _stop: stop })
+}
+
+/// The thread's share.
+struct Keeper {
+    publication: Publication,
+    service: Arc<dyn Signer>,
+    changes: watch::Receiver<Snapshot>,
+    is_listed: Box<dyn Fn(&Node) -> bool + Send>,
+    pause: Duration,
+    runtime: Handle,
+    stopped: Receiver<()>,
+}
+
+impl Keeper {
+    fn run(&self) {
+        let mut is_failing = false;
+        loop {
+            let done = self.publish();
+            figures::published(done.is_ok());
+            let pause = match done {
+                Ok(()) if self.publication.map.is_none() => return,
+                Ok(()) => {
+                    is_failing = false;
+                    LISTED_WITHIN
+                }
+                Err(error) => {
+                    // Said once a cause is new; nodes that know an earlier node info still find the worker.
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "the worker's node info is not published; it is tried again");
+                    }
+                    self.pause
+                }
+            };
+            if !matches!(self.stopped.recv_timeout(jittered(pause)), Err(RecvTimeoutError::Timeout)) {
+                return;
+            }
+        }
+    }
+
+    /// Says nothing to anybody if everybody knows.
+    fn publish(&self) -> Result<(), StartError> {
+        let nodes = Arc::clone(&self.changes.borrow().nodes);
+        let published = self.publication.sign(&self.service, &nodes, &self.runtime)?;
+        let serial = published.node.serial;
+        if !published.is_new && (self.is_listed)(&published.node) {
+            tracing::debug!(serial, "the HTTP network map lists the worker's node info");
+            return self.publication.write(&published);
+        }
+        let Published { is_new, map, .. } = self.publication.spread(published)?;
+        tracing::info!(serial, is_new, map = map.unwrap_or_default(), "the worker's node info is published");
+        Ok(())
+    }
+}
+
+/// What can be checked without connecting.
+pub(super) fn preflight(settings: &Settings) -> Vec<Fault> {
+    let fault = |error: StartError| Fault { key: error.part.into(), problem: error.reason };
+    prepare(settings).err().map(fault).into_iter().collect()
+}
+
+/// Whether what is published is what there is to say.
+pub(super) fn examine(settings: &Settings, now: Timestamp) -> Vec<Finding> {
+    let subject = "network: own node info";
+    let publication = match prepare(settings) {
+        Ok(None) => return Vec::new(),
+        Ok(Some(publication)) => publication,
+        Err(error) => return vec![Finding::fault(subject, error, "correct the section identity, or renew the file")],
+    };
+    let advice = "a running worker publishes it, and so does `notary network publish`";
+    vec![match publication.held(&[], now) {
+        None => Finding::warning(subject, "it does not say yet what the configuration says", advice),
+        Some((bytes, node)) => {
+            let is_there = |file: &&PathBuf| std::fs::read(file).ok().as_deref() == Some(&bytes[..]);
+            match publication.files.iter().find(|file| !is_there(file)) {
+                Some(file) => Finding::warning(subject, format!("it is not in {}", file.display()), advice),
+                None => Finding::good(subject, format!("signed by both identities, serial {}", node.serial)),
+            }
+        }
+    }]
+}
+
+/// The key of the worker's own identity, if the settings name its certificate.
+pub(super) fn own_key(settings: &Settings) -> Option<PublicKey> {
+    let chain = credentials::identity(settings)?.chain().ok()?;
+    Some(Certificate::from_der(chain.first()?).ok()?.public_key().clone())
+}
+
+/// Reads what the settings name; nothing, if they ask for nothing.
+fn prepare(settings: &Settings) -> Result<Option<Publication>, StartError> {
+    let Some(place) = credentials::identity(settings) else { return Ok(None) };
+    let Opened { chain: own, key } = place.open()?;
+    let service = credentials::service_chain(settings)?;
+    let failed = |error: &dyn core::fmt::Display| StartError::of("identity")(error).misconfigured();
+    let addresses = settings.p2p.addresses.split(',').map(str::trim).filter(|address| !address.is_empty());
+    let addresses = addresses.map(|address| parse_address(address).ok_or(address)).collect::<Result<Vec<_>, _>>();
+    let addresses = addresses.map_err(|address| failed(&format!("p2p.addresses: {address:?} is not HOST:PORT")))?;
+    let (root, version) = (network::root(settings)?, settings.worker.platform_version);
+    let description =
+        Description::new(addresses, own, service, version, &root, SystemClock.now()).map_err(|error| match error {
+            // Not for ever: only time, or whoever renews the file, makes it right.
+            PublicationError::Certificate { error: PathError::Expired(_) | PathError::NotYetValid(_), .. } => {
+                StartError::of("identity")(&error)
+            }
+            error => failed(&error),
+        })?;
+    let name = description.own_name();
+    if X500Name::parse(&settings.worker.name).ok().as_ref() != Some(name) {
+        return Err(failed(&format!("the certificate is that of {name}, and the worker is {}", settings.worker.name)));
+    }
+    if key.public_key() != description.own_key() {
+        return Err(failed(&PublicationError::Key("worker")));
+    }
+    let mut files = vec![network::own_node_infos(settings).join(description.file_name())];
+    if !settings.network.publish_dir.as_os_str().is_empty() {
+        files.push(settings.network.publish_dir.join(description.file_name()));
+    }
+    let map = network::http_map(settings)?.map(|map| (map, settings.network.url.clone()));
+    // One thread: it signs once in a while.
+    let own = Arc::new(FileKey::start(key, NonZeroUsize::MIN));
+    Ok(Some(Publication { description: Arc::new(description), own, root, files, map }))
+}
+
+impl Publication {
+    /// The node info to publish: the one that was published last, or else a new one. Blocks for the time that two signatures take,
+    /// so it is not for a runtime's own threads.
+    fn sign(&self, service: &Arc<dyn Signer>, nodes: &[Node], runtime: &Handle) -> Result<Published, StartError> {
+        let failed = |error: &dyn core::fmt::Display| StartError::of("identity")(error);
+        let now = SystemClock.now();
+        let held = self.held(nodes, now);
+        let is_new = held.is_none();
+        let (bytes, node) = match held {
+            Some(held) => held,
+            None => {
+                let bytes = self.sign_new(service, nodes, runtime, now)?;
+                let node = verify_node_info(&bytes, &self.root, now).map_err(|error| failed(&error))?;
+                (bytes, node)
+            }
+        };
+        Ok(Published { node, is_new, files: self.files.clone(), map: None, bytes })
+    }
+
+    fn sign_new(
+        &self,
+        service: &Arc<dyn Signer>,
+        nodes: &[Node],
+        runtime: &Handle,
+        now: Timestamp,
+    ) -> Result<Vec<u8>, StartError> {
+        let failed = |error: &dyn core::fmt::Display| StartError::of("identity")(error);
+        let earlier = self.known_as(nodes).map(|node| node.serial);
+        // Also one that says something else, or that has ended.
+        let filed = self.files.iter().filter_map(|file| self.description.serial_of(&read(file)?));
+        let earlier: Vec<_> = earlier.chain(filed).collect();
+        let (description, root) = (Arc::clone(&self.description), self.root.clone());
+        let (own, service) = (Arc::clone(&self.own), Arc::clone(service));
+        let (tell, told) = sync_channel(1);
+        // A task of the runtime and not `block_on`: while the worker ends there is no clock for deadlines, and a task is dropped.
+        runtime.spawn(async move {
+            let _ = tell.try_send(description.sign(&*own, &*service, earlier, &root, now).await);
+        });
+        let signed = told.recv().map_err(|_| failed(&"the worker ends"))?;
+        signed.map_err(|error| match error {
+            PublicationError::Key(_) => failed(&error).misconfigured(),
+            error => failed(&error),
+        })
+    }
+
+    /// Writes it into the files and hands it in at the map.
+    fn spread(&self, published: Published) -> Result<Published, StartError> {
+        self.write(&published)?;
+        let Some((map, url)) = &self.map else { return Ok(published) };
+        map.publish(&published.bytes).map_err(|error| StartError::of("network.url")(&error))?;
+        Ok(Published { map: Some(url.clone()), ..published })
+    }
+
+    fn write(&self, published: &Published) -> Result<(), StartError> {
+        for file in &self.files {
+            if std::fs::read(file).ok().as_deref() != Some(&published.bytes[..]) {
+                replace(file, &published.bytes)
+                    .map_err(|error| StartError::of("identity")(&format!("{}: {error}", file.display())))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was published last, if it says what there is to say and nobody knows a newer one that says something else. So a service
+    /// key on a token signs once, not at every start.
+    fn held(&self, nodes: &[Node], now: Timestamp) -> Option<(Vec<u8>, Node)> {
+        let bytes = read(self.files.first()?)?;
+        let node = verify_node_info(&bytes, &self.root, now).ok()?;
+        let content = self.description.content();
+        let outdated = self.known_as(nodes).any(|known| known.serial >= node.serial && known.content != content);
+        (node.content == content && !outdated).then_some((bytes, node))
+    }
+
+    /// As whom others know the worker.
+    fn known_as<'n>(&self, nodes: &'n [Node]) -> impl Iterator<Item = &'n Node> {
+        let own = self.description.own_name().clone();
+        nodes.iter().filter(move |node| node.own().name == own)
+    }
+}
+
+/// A node info's file.
+fn read(file: &Path) -> Option<Vec<u8>> {
+    let is_short = std::fs::metadata(file).is_ok_and(|file| file.len() <= NODE_INFO_LEN_MAX);
+    is_short.then(|| std::fs::read(file).ok())?
+}
