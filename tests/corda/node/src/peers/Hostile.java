@@ -227,7 +227,7 @@ final class Hostile implements AutoCloseable {
             int mark = logged();
             try (Raw raw = Raw.tls(worker, mallory.identity.tls(), pool.authority.trust(),
                     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA")) {
-                throw new AssertionError("agreed on");
+                throw new AssertionError("agreed on, at port " + raw.port());
             } catch (javax.net.ssl.SSLException refused) {
                 return awaitRefusal(mark, STRANGERS_ADDRESS, "tls") + ", as Java sees it " + refused.getMessage();
             }
