@@ -13,7 +13,7 @@ const RENEWALS: &str = "notary_certificate_renewals_total";
 /// Describes these figures to the recorder.
 pub(super) fn describe() {
     describe_gauge!(EXPIRY, "time until a certificate in use ends, by its use; negative when it has ended");
-    describe_counter!(RENEWALS, "renewed certificates for TLS with nodes, by outcome: taken or refused");
+    describe_counter!(RENEWALS, "renewed certificates, by use (tls, identity) and outcome: taken, refused");
 }
 
 /// The end of every certificate in use; shared by whoever knows them and whoever asks for figures.
@@ -40,11 +40,11 @@ impl Certificates {
 }
 
 /// Counts a renewed certificate that was taken up.
-pub fn renewed() {
-    counter!(RENEWALS, "outcome" => "taken").increment(1);
+pub fn renewed(usage: &'static str) {
+    counter!(RENEWALS, "use" => usage, "outcome" => "taken").increment(1);
 }
 
 /// Counts a renewed certificate that was not taken up.
-pub fn renewal_refused() {
-    counter!(RENEWALS, "outcome" => "refused").increment(1);
+pub fn renewal_refused(usage: &'static str) {
+    counter!(RENEWALS, "use" => usage, "outcome" => "refused").increment(1);
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::certificates::Watch;
 use super::credentials::{self, Opened};
 use super::{StartError, network};
 use crate::config::{Fault, Settings};
@@ -78,9 +79,12 @@ pub(super) struct Publishing {
     _stop: SyncSender<()>,
 }
 
+/// What [`start`] begins with: nothing, while certificates have ended and nobody has renewed them.
+pub(super) struct Prepared(Option<Publication>);
+
 /// Reads what publishing needs, if the settings ask for it. A configuration that never can be right is an error; certificates that
 /// have ended are not, as a worker serves without publishing.
-pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Option<Publication>, StartError> {
+pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Option<Prepared>, StartError> {
     let owned = settings.clone();
     // Unlocking a key takes 0.1 s.
     let prepared = runtime.spawn_blocking(move || prepare(&owned)).await;
@@ -88,15 +92,15 @@ pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Option
         Err(error) if !error.is_misconfigured() => {
             tracing::error!(%error, "the worker's node info is not published");
             figures::published(false);
-            Ok(None)
+            Ok(Some(Prepared(None)))
         }
-        prepared => prepared,
+        prepared => Ok(prepared?.map(|publication| Prepared(Some(publication)))),
     }
 }
 
-/// Starts publishing. What fails is tried again; a worker serves all the same.
+/// Starts publishing, also what is renewed. What fails is tried again; a worker serves all the same.
 pub(super) fn start(
-    publication: Publication,
+    Prepared(publication): Prepared,
     settings: &Settings,
     service: Arc<dyn Signer>,
     changes: watch::Receiver<Snapshot>,
@@ -105,12 +109,14 @@ pub(super) fn start(
     let (stop, stopped) = sync_channel(1);
     let keeper = Keeper {
         publication,
+        own_key: own_key(settings),
         service,
         changes,
         is_listed: Box::new(network::listing(settings)),
-        pause: Duration::from_millis(settings.network.poll_ms),
         runtime: runtime.clone(),
         stopped,
+        is_failing: false,
+        settings: settings.clone(),
     };
     // A thread of its own: a map that hangs must not take the place of work on requests.
     let thread = thread::Builder::new().name("publication".into());
@@ -120,51 +126,79 @@ pub(super) fn start(
 
 /// The thread's share.
 struct Keeper {
-    publication: Publication,
+    publication: Option<Publication>,
+    /// What nodes send to this worker under.
+    own_key: Option<PublicKey>,
     service: Arc<dyn Signer>,
     changes: watch::Receiver<Snapshot>,
     is_listed: Box<dyn Fn(&Node) -> bool + Send>,
-    pause: Duration,
     runtime: Handle,
     stopped: Receiver<()>,
+    is_failing: bool,
+    settings: Settings,
 }
 
 impl Keeper {
-    fn run(&self) {
-        let mut is_failing = false;
+    fn run(mut self) {
+        let glance = Duration::from_millis(self.settings.network.reload_ms);
+        let mut files = Watch::new("identity", credentials::identity_files(&self.settings));
+        let mut due = Some(Instant::now());
         loop {
-            let done = self.publish();
-            figures::published(done.is_ok());
-            let pause = match done {
-                Ok(()) if self.publication.map.is_none() => return,
-                Ok(()) => {
-                    is_failing = false;
-                    LISTED_WITHIN
-                }
-                Err(error) => {
-                    // Said once a cause is new; nodes that know an earlier node info still find the worker.
-                    if !std::mem::replace(&mut is_failing, true) {
-                        tracing::warn!(%error, "the worker's node info is not published; it is tried again");
-                    }
-                    self.pause
-                }
-            };
-            if !matches!(self.stopped.recv_timeout(jittered(pause)), Err(RecvTimeoutError::Timeout)) {
+            let now = Instant::now();
+            if files.look(now, || self.renew()) || due.is_some_and(|due| due <= now) {
+                due = self.publish().map(|pause| now + jittered(pause));
+            }
+            if !matches!(self.stopped.recv_timeout(glance), Err(RecvTimeoutError::Timeout)) {
                 return;
             }
         }
     }
 
+    /// Whether the certificates in the files are others than those published.
+    fn renew(&mut self) -> Result<bool, StartError> {
+        let Some(renewed) = prepare(&self.settings)? else { return Ok(false) };
+        let content = |publication: &Publication| publication.description.content();
+        if self.publication.as_ref().map(content) == Some(content(&renewed)) {
+            return Ok(false);
+        }
+        // Requests arrive under the key that the worker started with.
+        if self.own_key.as_ref().is_some_and(|key| key != renewed.description.own_key()) {
+            return Err(StartError::of("identity")(&"the worker's own key is another one: restart the worker"));
+        }
+        self.publication = Some(renewed);
+        Ok(true)
+    }
+
+    /// Publishes what there is to publish; when to look again, if ever.
+    fn publish(&mut self) -> Option<Duration> {
+        let publication = self.publication.as_ref()?;
+        let done = self.make_known(publication);
+        figures::published(done.is_ok());
+        match done {
+            Ok(()) => {
+                self.is_failing = false;
+                publication.map.is_some().then_some(LISTED_WITHIN)
+            }
+            Err(error) => {
+                // Said once a cause is new; nodes that know an earlier node info still find the worker.
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    tracing::warn!(%error, "the worker's node info is not published; it is tried again");
+                }
+                Some(Duration::from_millis(self.settings.network.poll_ms))
+            }
+        }
+    }
+
     /// Says nothing to anybody if everybody knows.
-    fn publish(&self) -> Result<(), StartError> {
+    fn make_known(&self, publication: &Publication) -> Result<(), StartError> {
         let nodes = Arc::clone(&self.changes.borrow().nodes);
-        let published = self.publication.sign(&self.service, &nodes, &self.runtime)?;
+        let published = publication.sign(&self.service, &nodes, &self.runtime)?;
         let serial = published.node.serial;
         if !published.is_new && (self.is_listed)(&published.node) {
             tracing::debug!(serial, "the HTTP network map lists the worker's node info");
-            return self.publication.write(&published);
+            return publication.write(&published);
         }
-        let Published { is_new, map, .. } = self.publication.spread(published)?;
+        let Published { is_new, map, .. } = publication.spread(published)?;
         tracing::info!(serial, is_new, map = map.unwrap_or_default(), "the worker's node info is published");
         Ok(())
     }
