@@ -47,10 +47,10 @@ final class Hostile implements AutoCloseable {
     /** What the bystander may wait for an answer, beside whatever the others do. It usually takes some 20 ms. */
     private static final Duration SERVED = Duration.ofSeconds(3);
 
-    /** Fewer than strangers may have in their handshake at once. */
-    private static final int SLOW = 40;
+    /** Fewer than one address may have in their handshake at once. */
+    private static final int SLOW = 24;
 
-    /** A node has one for each worker, or two; sixteen may it have. */
+    /** A node has one or two; eight may it have. */
     private static final int CONNECTIONS = 24;
 
     /** Beyond Corda's `maxMessageSize` of 10 MiB and all that is around a body. */
