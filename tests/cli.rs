@@ -193,3 +193,40 @@ fn completions_are_printed_for_every_shell() {
         assert!(stdout(&worker::run(&["completions", shell])).contains("notary"), "{shell}");
     }
 }
+
+/// RG1: a folder for each node, or nothing and the reason.
+#[test]
+fn a_development_network_of_nodes_is_made_whole_or_not_at_all() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let dir = scratch.path().join("net").display().to_string();
+    let up = |more: &[&str]| {
+        let output = worker::run(&[&["network", "dev", "up", &dir, "--json"], more].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().expect("it ends"), text)
+    };
+    for (arguments, code, reason) in [
+        (&["--workers", "0"][..], 2, "1..=16"),
+        (&["--parties", "O=Alice"], 2, "L attribute"),
+        (&["--parties", "O=Alice, L=Rome, C=IT", "O=Alice, L=Rome, C=IT"], 2, "two participants"),
+        (&["--port", "65530"], 2, "ports"),
+        (&["--corda-dev-ca", "absent.jar"], 3, "absent.jar"),
+    ] {
+        let (found, text) = up(arguments);
+        assert_eq!(found, code, "{arguments:?}: {text}");
+        assert!(text.contains(reason), "{arguments:?}: {text}");
+        assert_eq!(std::fs::read_dir(scratch.path()).expect("a folder").count(), 0, "{arguments:?}");
+    }
+    let (code, text) = up(&["--workers", "2", "--parties", "O=Carla Ltd, L=London, C=GB"]);
+    assert_eq!(code, 0, "{text}");
+    let made: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let nodes: Vec<_> = made["nodes"].as_array().expect("nodes").iter().collect();
+    let told: Vec<_> = nodes.iter().map(|node| (node["kind"].as_str(), node["address"].as_str())).collect();
+    let (worker, party) = (Some("worker"), Some("party"));
+    let [first, second, third] = ["127.0.0.1:10002", "127.0.0.1:10012", "127.0.0.1:10022"].map(Some);
+    assert_eq!(told, [(worker, first), (worker, second), (party, third)]);
+    for node in nodes {
+        let folder = std::path::Path::new(node["folder"].as_str().expect("a folder"));
+        assert!(folder.join("node.conf").is_file() && folder.join("certificates/sslkeystore.jks").is_file());
+    }
+    assert_eq!(up(&[]).0, 2, "somebody's network is not overwritten");
+}

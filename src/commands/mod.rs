@@ -64,7 +64,7 @@ enum Verb {
     Config(config::ConfigArguments),
     /// Make, list, move and test the service key, on PKCS#11 tokens or in its file.
     Keys(keys::KeysArguments),
-    /// Get into a Corda network.
+    /// Get into a Corda network, see who takes part, or make a development network for real Corda nodes.
     Network(network::NetworkArguments),
     /// Examine the whole set-up, beside a running or a stopped worker, and say what to do about each finding.
     Doctor(doctor::DoctorArguments),

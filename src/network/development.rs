@@ -25,35 +25,25 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use core::time::Duration;
-
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::certificate::{Certificate, Role};
+use super::authorities::{Authorities, Rules, path, sign_node_info};
+use super::certificate::Role;
 use super::files::{HISTORIC_PARAMETERS, NODE_INFO_PREFIX, NODE_INFOS, PARAMETERS, ROOT};
-use super::issue::{Authority, IssueError, Request};
-use crate::domain::network::{HostAndPort, NetworkParameters, NotaryInfo};
+use super::issue::IssueError;
+use crate::domain::network::HostAndPort;
 use crate::domain::party::NameError;
-use crate::domain::{Party, PublicKey, SignatureScheme, Timestamp, X500Name};
+use crate::domain::{Party, SignatureScheme, Timestamp, X500Name};
 use crate::keys::file::{self, SecretFileError};
 use crate::keys::{PrivateKey, PrivateKeyError, random};
-use crate::wire::{
-    self, CertificatePath, NetworkParametersDocument, NodeInfo, SignedNetworkParameters, SignedNodeInfo,
-};
 
 /// Parties that can be asked for: enough for every demonstration, and made in a second or two.
 pub const PARTIES_MAX: usize = 100;
 /// Workers that can be asked for.
 pub const WORKERS_MAX: usize = 16;
-/// How long certificates are valid, in seconds: ten years, as those of Corda's development mode.
-const VALID_SECONDS: i64 = 10 * 365 * 86_400;
-/// How long before now they are valid already, in seconds: clocks of other machines may be behind.
-const VALID_BEFORE_SECONDS: i64 = 86_400;
 /// Random bytes of a secret: 128 bits cannot be guessed, and are twice as many letters in hex.
 const SECRET_LEN: usize = 16;
-/// The platform version of Corda 4.10, which the nodes claim.
-const PLATFORM_VERSION: i32 = 12;
 
 const NETWORK: &str = "network";
 const SASL_USERS: &str = "network/sasl-users";
@@ -208,26 +198,7 @@ impl DevelopmentNetwork {
         if spec.workers == 0 || spec.workers > WORKERS_MAX {
             return Err(DevelopmentError::Workers);
         }
-        let fail = |path: &Path| {
-            let path = path.to_owned();
-            move |error| DevelopmentError::Io { path, error }
-        };
-        match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
-            Ok(false) => return Err(DevelopmentError::NotEmpty(dir.to_owned())),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(dir)(error)),
-            Ok(true) | Err(_) => {}
-        }
-        let name = dir.file_name().ok_or_else(|| fail(dir)(io::ErrorKind::InvalidInput.into()))?;
-        let mut suffix = [0; 8];
-        random(&mut suffix)?;
-        let unfinished = dir.with_file_name(format!(".{}.{}", name.display(), hex::encode(suffix)));
-        // Renaming onto an empty directory replaces it; onto one that somebody filled meanwhile, it fails.
-        let made = make(&unfinished, spec).and_then(|()| fs::rename(&unfinished, dir).map_err(fail(dir)));
-        if let Err(error) = made {
-            // What cannot be removed is at least not taken for a network: its name begins with a dot.
-            let _ = fs::remove_dir_all(&unfinished);
-            return Err(error);
-        }
+        appear(dir, |unfinished| make(unfinished, spec))?;
         Ok(Self { dir: dir.to_owned() })
     }
 
@@ -327,8 +298,7 @@ fn make(dir: &Path, spec: &Spec) -> Result<(), DevelopmentError> {
     for subdir in ["", NETWORK, "keys", PARTIES, "authorities"] {
         make_dir(&dir.join(subdir))?;
     }
-    let validity = (spec.now.seconds() - VALID_BEFORE_SECONDS, spec.now.seconds() + VALID_SECONDS);
-    let issuers = Issuers::make(validity)?;
+    let issuers = Authorities::make(spec.now)?;
     let network = dir.join(NETWORK);
     for subdir in [NODE_INFOS, HISTORIC_PARAMETERS] {
         make_dir(&network.join(subdir))?;
@@ -356,11 +326,12 @@ fn make(dir: &Path, spec: &Spec) -> Result<(), DevelopmentError> {
         let (name, short_name, key_file) = worker(n);
         let key = PrivateKey::generate(SignatureScheme::Ed25519)?;
         file::save_encrypted(&dir.join(key_file), &key, &passphrase)?;
-        let paths = [issuers.legal_identity(&name, key.public_key())?, issuers.service_identity(&service)?];
+        let identity = issuers.node(&name)?.issue(key.public_key(), Role::LegalIdentity)?;
+        let paths = [path(&identity), path(&issuers.service_identity(&service)?)];
         // The number of workers is small, and the ports are only named.
         let port = spec.worker_address.port.saturating_add((n - 1) as _);
         let address = HostAndPort { port, ..spec.worker_address.clone() };
-        file::create(&node_info(&short_name), &sign_node_info(spec, address, paths.into(), &[&key, &service_key]))?;
+        file::create(&node_info(&short_name), &sign_node_info(spec.now, address, paths.into(), &[&key, &service_key]))?;
     }
 
     let (mut sasl_users, mut callers) = (String::new(), String::new());
@@ -377,12 +348,14 @@ fn make(dir: &Path, spec: &Spec) -> Result<(), DevelopmentError> {
         callers.push_str(&format!("{short_name} = \"{name}\"\n"));
         // Clients of a development network do not listen; a node info must name an address all the same.
         let address = HostAndPort { host: format!("{short_name}.invalid"), port: 10_002 };
-        let path = issuers.legal_identity(&name, key.public_key())?;
-        file::create(&node_info(&short_name), &sign_node_info(spec, address, vec![path], &[&key]))?;
+        let identity = issuers.node(&name)?.issue(key.public_key(), Role::LegalIdentity)?;
+        file::create(&node_info(&short_name), &sign_node_info(spec.now, address, vec![path(&identity)], &[&key]))?;
     }
     file::create(&dir.join(SASL_USERS), sasl_users.as_bytes())?;
     file::create(&dir.join(CALLERS), callers.as_bytes())?;
-    file::create(&network.join(PARAMETERS), &issuers.sign_parameters(spec, [service, other_notary]))?;
+    let rules = Rules { minimum_platform_version: spec.minimum_platform_version, ..Rules::default() };
+    let parameters = issuers.sign_parameters(&rules, spec.now, [service, other_notary].into());
+    file::create(&network.join(PARAMETERS), &parameters)?;
     Ok(())
 }
 
@@ -393,13 +366,40 @@ pub fn worker(n: usize) -> (X500Name, String, String) {
     (name, format!("worker{suffix}"), format!("keys/worker{suffix}.p8"))
 }
 
-fn make_dir(path: &Path) -> Result<(), DevelopmentError> {
+/// Makes the directory `dir`, which must be empty or not exist, by `make`: complete or not at all.
+pub(super) fn appear<E>(dir: &Path, make: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E>
+where
+    E: From<DevelopmentError>,
+{
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |error| E::from(DevelopmentError::Io { path, error })
+    };
+    match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+        Ok(false) => return Err(DevelopmentError::NotEmpty(dir.to_owned()).into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(dir)(error)),
+        Ok(true) | Err(_) => {}
+    }
+    let name = dir.file_name().ok_or_else(|| fail(dir)(io::ErrorKind::InvalidInput.into()))?;
+    let mut suffix = [0; 8];
+    random(&mut suffix).map_err(DevelopmentError::from)?;
+    let unfinished = dir.with_file_name(format!(".{}.{}", name.display(), hex::encode(suffix)));
+    // Renaming onto an empty directory replaces it; onto one that somebody filled meanwhile, it fails.
+    let made = make(&unfinished).and_then(|()| fs::rename(&unfinished, dir).map_err(fail(dir)));
+    if made.is_err() {
+        // What cannot be removed is at least not taken for a network: its name begins with a dot.
+        let _ = fs::remove_dir_all(&unfinished);
+    }
+    made
+}
+
+pub(super) fn make_dir(path: &Path) -> Result<(), DevelopmentError> {
     let made = fs::DirBuilder::new().mode(0o700).create(path);
     made.map_err(|error| DevelopmentError::Io { path: path.to_owned(), error })
 }
 
 /// A random secret of [`SECRET_LEN`] bytes, in hex.
-fn secret() -> Result<String, PrivateKeyError> {
+pub(super) fn secret() -> Result<String, PrivateKeyError> {
     let mut bytes = Zeroizing::new([0; SECRET_LEN]);
     random(&mut *bytes)?;
     Ok(hex::encode(*bytes))
@@ -413,12 +413,12 @@ fn digest(secret: &str) -> Result<String, PrivateKeyError> {
     Ok(format!("{}:{}", hex::encode(salt), hex::encode(digest)))
 }
 
-fn known_name(organisation: &str, locality: &str, country: &str) -> X500Name {
+pub(super) fn known_name(organisation: &str, locality: &str, country: &str) -> X500Name {
     X500Name::new(organisation, locality, country).expect("constant and valid")
 }
 
 /// Short name, legal name and key scheme of the party number `n`, from 0. Bob has a P-256 key, so that both schemes occur.
-fn party(n: usize) -> (String, X500Name, SignatureScheme) {
+pub(super) fn party(n: usize) -> (String, X500Name, SignatureScheme) {
     let scheme = if n == 1 { SignatureScheme::EcdsaSecp256r1Sha256 } else { SignatureScheme::Ed25519 };
     match PARTY_NAMES.get(n) {
         Some((organisation, locality, country)) => {
@@ -430,98 +430,4 @@ fn party(n: usize) -> (String, X500Name, SignatureScheme) {
             (format!("party-{:03}", n + 1), known_name(&organisation, "Oslo", "NO"), scheme)
         }
     }
-}
-
-/// The network's authorities.
-struct Issuers {
-    validity: (i64, i64),
-    root: Authority,
-    identity: Authority,
-    parameters: Authority,
-}
-
-impl Issuers {
-    fn make(validity: (i64, i64)) -> Result<Self, DevelopmentError> {
-        let name = |common_name: &str| X500Name {
-            common_name: Some(common_name.to_owned()),
-            ..known_name("Development Network", "Zurich", "CH")
-        };
-        // Corda's own authorities have P-256 keys.
-        let key = || PrivateKey::generate(SignatureScheme::EcdsaSecp256r1Sha256);
-        let root = Authority::root(&name("Root CA"), key()?, validity)?;
-        let below = |common_name: &str, role| {
-            let key = key()?;
-            let (subject, public_key) = (&name(common_name), &key.public_key().clone());
-            Ok::<_, DevelopmentError>(
-                root.authority(&Request { subject, public_key, role: Some(role), validity }, key)?,
-            )
-        };
-        let identity = below("Identity CA", Role::IdentityCa)?;
-        let parameters = below("Network Parameters", Role::NetworkParameters)?;
-        Ok(Self { validity, root, identity, parameters })
-    }
-
-    /// Root, identity CA, node CA, legal identity.
-    fn legal_identity(&self, name: &X500Name, key: &PublicKey) -> Result<CertificatePath, DevelopmentError> {
-        let node_ca_key = PrivateKey::generate(SignatureScheme::EcdsaSecp256r1Sha256)?;
-        let node_ca_public_key = node_ca_key.public_key().clone();
-        let request =
-            |public_key, role| Request { subject: name, public_key, role: Some(role), validity: self.validity };
-        // Nobody else will be certified by the node CA: its key is dropped at the end of this function.
-        let node_ca = self.identity.authority(&request(&node_ca_public_key, Role::NodeCa), node_ca_key)?;
-        let identity = node_ca.issue(&request(key, Role::LegalIdentity))?;
-        Ok(certificate_path(&[&self.root.certificate, &self.identity.certificate, &node_ca.certificate, &identity]))
-    }
-
-    /// Root, identity CA, service identity: no node CA, because several nodes share it.
-    fn service_identity(&self, party: &Party) -> Result<CertificatePath, DevelopmentError> {
-        let Party { name: subject, owning_key: public_key } = party;
-        let role = Some(Role::ServiceIdentity);
-        let identity = self.identity.issue(&Request { subject, public_key, role, validity: self.validity })?;
-        Ok(certificate_path(&[&self.root.certificate, &self.identity.certificate, &identity]))
-    }
-
-    fn sign_parameters<const N: usize>(&self, spec: &Spec, notaries: [Party; N]) -> Vec<u8> {
-        let parameters = NetworkParameters {
-            epoch: 1,
-            minimum_platform_version: spec.minimum_platform_version,
-            notaries: notaries.map(|identity| NotaryInfo { identity, validating: false }).into(),
-            // Corda's defaults.
-            max_message_size: 10_485_760,
-            max_transaction_size: 524_288_000,
-            modified_time: spec.now,
-        };
-        let event_horizon = Some(Duration::from_secs(30 * 86_400));
-        let (package_ownership, contract_whitelist) = (Vec::new(), Vec::new());
-        let document = NetworkParametersDocument { parameters, event_horizon, package_ownership, contract_whitelist };
-        let raw = wire::encode_network_parameters(&document);
-        wire::encode_signed_network_parameters(&SignedNetworkParameters {
-            signature: self.parameters.key.sign(&raw),
-            certificate: self.parameters.certificate.as_der().to_vec(),
-            parent_certificates: vec![self.root.certificate.as_der().to_vec()],
-            raw,
-        })
-    }
-}
-
-fn certificate_path(certificates: &[&Certificate]) -> CertificatePath {
-    CertificatePath(certificates.iter().map(|certificate| certificate.as_der().to_vec()).collect())
-}
-
-fn sign_node_info(
-    spec: &Spec,
-    address: HostAndPort,
-    identities: Vec<CertificatePath>,
-    keys: &[&PrivateKey],
-) -> Vec<u8> {
-    let info = NodeInfo {
-        addresses: vec![address],
-        identities,
-        platform_version: PLATFORM_VERSION,
-        // As Corda: the time of making, in milliseconds.
-        serial: spec.now.as_millis(),
-    };
-    let raw = wire::encode_node_info(&info);
-    let signatures = keys.iter().map(|key| key.sign(&raw)).collect();
-    wire::encode_signed_node_info(&SignedNodeInfo { raw, signatures })
 }

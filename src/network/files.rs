@@ -17,16 +17,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::certificate::{Certificate, CertificateError};
 use super::library::{Library, Sources};
 use super::material::{MaterialError, Node};
 use super::shelf::{label, read};
-use crate::domain::Timestamp;
 use crate::domain::network::NetworkView;
+use crate::domain::{SecureHash, Timestamp, X500Name};
 use crate::keys::keystore::{KeyStore, KeyStoreError, is_key_store};
 use crate::ports::NetworkMap;
+use crate::wire;
 
 /// The root's certificate.
 pub const ROOT: &str = "root.pem";
@@ -159,6 +161,12 @@ pub fn read_root(file: &Path) -> Result<Certificate, LoadError> {
         return Err(LoadError::NotPem(label(file)));
     }
     Ok(Certificate::from_pem(&String::from_utf8_lossy(&bytes))?)
+}
+
+/// What a node info's file is called, so that a newer one of the same node takes its place: as Corda's nodes do it.
+pub(super) fn node_info_file_name(own: &X500Name) -> String {
+    let name = SecureHash::sha256(Sha256::digest(wire::encode_legal_name(own)).into());
+    format!("{NODE_INFO_PREFIX}{name}")
 }
 
 /// The trust root's certificate in a key store, JKS or PKCS#12: the only trusted one, or that of Corda's name.

@@ -4,7 +4,9 @@
 //! Both stand on `library`, the documents of several places, and that on `shelf`, which reads only what changed. `development`
 //! makes a whole network to throw away. Nothing from here reaches the rules unless it was verified up to the trust root.
 
+mod authorities;
 pub mod certificate;
+pub mod corda_dev_ca;
 pub mod development;
 mod expiry;
 mod files;
@@ -13,12 +15,14 @@ pub(crate) mod issue;
 mod library;
 mod live;
 mod material;
+pub mod nodes;
 mod path;
 mod poll;
 mod publication;
 pub mod registration;
 mod shelf;
 
+pub use authorities::Rules;
 pub use certificate::{Certificate, CertificateError, Role};
 pub use expiry::{chain_expiry, parameters_expiry, pem_expiry};
 pub use files::{

@@ -1,10 +1,8 @@
 //! A worker's own node info: how it is described, numbered and signed. What is published is first believed by ourselves, with the
 //! code that judges everybody else's.
 
-use sha2::{Digest, Sha256};
-
 use super::certificate::{Certificate, Role};
-use super::files::NODE_INFO_PREFIX;
+use super::files::node_info_file_name;
 use super::material::{MaterialError, content_of, verify_node_info};
 use super::path::{PathError, verify_path};
 use crate::domain::network::HostAndPort;
@@ -102,8 +100,7 @@ impl Description {
 
     /// What the file is called, so that a newer node info of the same worker takes its place: as Corda's nodes do it.
     pub fn file_name(&self) -> String {
-        let name = SecureHash::sha256(Sha256::digest(wire::encode_legal_name(&self.own.name)).into());
-        format!("{NODE_INFO_PREFIX}{name}")
+        node_info_file_name(&self.own.name)
     }
 
     /// The signed node info, newer than all `earlier` ones: the worker's key signs first, the service's second, as far as it is no

@@ -26,10 +26,15 @@ impl Certificates {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(usage, at);
     }
 
+    /// Every use, with the end of its certificate.
+    pub fn all(&self) -> Vec<(&'static str, Timestamp)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(usage, at)| (*usage, *at)).collect()
+    }
+
     /// Brings the gauges up to date.
     pub(super) fn tell(&self, now: Timestamp) {
-        for (usage, at) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            gauge!(EXPIRY, "use" => *usage).set((at.as_millis() - now.as_millis()) as f64 / 1000.0);
+        for (usage, at) in self.all() {
+            gauge!(EXPIRY, "use" => usage).set((at.as_millis() - now.as_millis()) as f64 / 1000.0);
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::config::{Settings, StoreKind};
 use crate::domain::Timestamp;
 use crate::network::{chain_expiry, parameters_expiry, pem_expiry};
 use crate::observe::certificates::{self as figures, Certificates};
+use crate::ports::Clock;
+use crate::ports::clock::SystemClock;
 use crate::tls::peers::{Identity, PeerTls};
 
 /// The worker's own certificate for TLS with nodes.
@@ -22,6 +24,16 @@ const TLS: &str = "tls";
 /// What was refused is tried again without a change of its files: a certificate that was handed over early becomes valid, a command
 /// that tells a passphrase works again.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// Certificates should be renewed before so many days are left: issuing one takes people, and a change of the service's takes the
+/// whole network.
+pub(super) const CERTIFICATE_DAYS_MIN: i64 = 30;
+pub(super) const DAY_SECONDS: i64 = 24 * 60 * 60;
+
+/// Whole days until `at`; negative once it is over.
+pub(super) fn days_left(at: Timestamp, now: Timestamp) -> i64 {
+    (at.seconds() - now.seconds()).div_euclid(DAY_SECONDS)
+}
 
 /// A certificate, or several in one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,6 +112,7 @@ fn look_again_and_again(
     let files = in_use(settings).into_iter().map(|certificate| certificate.file);
     let files: Vec<_> = files.chain(network::parameters_files(settings)).collect();
     let mut told = None;
+    let mut warned = None;
     loop {
         // Reading key stores costs; looking at a file does not.
         let stamps = stamps(&files);
@@ -112,8 +125,25 @@ fn look_again_and_again(
             renewal.look(Instant::now(), || broker::tls_identity(settings));
             ends.ends(TLS, renewal.tls.identity().expires());
         }
+        let today = SystemClock.now().seconds().div_euclid(DAY_SECONDS);
+        if warned.replace(today) != Some(today) {
+            warn(&ends.all(), SystemClock.now());
+        }
         if !matches!(stopped.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
             return;
+        }
+    }
+}
+
+/// Says once a day which certificates have to be renewed.
+fn warn(ends: &[(&'static str, Timestamp)], now: Timestamp) {
+    for (usage, at) in ends {
+        match days_left(*at, now) {
+            ..0 => tracing::error!(usage, at = %at, "a certificate has ended: renew it"),
+            days @ 0..CERTIFICATE_DAYS_MIN => {
+                tracing::warn!(usage, days, at = %at, "a certificate ends soon: renew it")
+            }
+            _ => {}
         }
     }
 }

@@ -62,7 +62,7 @@ const TAKEN: &str = "notary_certificate_renewals_total{outcome=\"taken\"}";
 const REFUSED: &str = "notary_certificate_renewals_total{outcome=\"refused\"}";
 const TLS_EXPIRY: &str = "notary_certificate_expiry_seconds{use=\"tls\"}";
 
-async fn wait_for(worker: &Worker, line: &str, value: f64) {
+pub(crate) async fn wait_for(worker: &Worker, line: &str, value: f64) {
     let looking = async {
         while figure(worker, line) < value {
             tokio::time::sleep(Duration::from_millis(50)).await;
