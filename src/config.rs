@@ -132,7 +132,8 @@ sections! {
         historic_parameters: PathBuf = "";
         /// One signed node info a participant, a folder.
         node_infos: PathBuf = "";
-        /// How often files are looked at for changes, in milliseconds; only what changed is read and verified.
+        /// How often files are looked at for changes, those of the worker's own certificates as well, in milliseconds; only what changed is
+        /// read and verified.
         reload_ms: u64 = 2_000u64, 100..=600_000;
         /// The HTTP network map, as `http(s)://HOST[:PORT][/PATH]`, which `/network-map` follows. Empty: files only. What it says of
         /// parameters in force goes before files; what it said last is kept in `worker.state`, so the worker starts without it.
@@ -150,7 +151,7 @@ sections! {
     /// is somebody else's business, such as of `notary network register`.
     identity: Identity {
         /// Where the worker's own certificate and its key lie: `file` is two PEM files, `keystore` a key store of Java's (JKS or PKCS#12)
-        /// such as a Corda node has.
+        /// such as a Corda node has. A renewed certificate for the same key is published without a restart.
         kind: KeyKind = KeyKind::File;
         /// The certificate of the worker's own legal identity and those above it (PEM), own first. Empty: nothing is published.
         certificate: PathBuf = "";

@@ -143,7 +143,11 @@ pub fn preflight(settings: &Settings) -> Vec<Fault> {
         }
         // The HTTP network map may know what no file says yet.
         Err(_) if !settings.network.url.is_empty() => {}
-        Err(error) => faults.push(Fault { key: "network.dir".into(), problem: error.to_string() }),
+        Err(StartError { part, reason, .. }) => {
+            // Other parts are not settings, or may lie in several.
+            let key = if part.starts_with("network.") { part } else { "network.dir" };
+            faults.push(Fault { key: key.into(), problem: reason });
+        }
     }
     faults
 }
