@@ -119,9 +119,9 @@ fn look_again_and_again(
 }
 
 /// What changes with every file that is written or replaced, or made readable.
-type Stamp = Option<[i64; 6]>;
+pub(super) type Stamp = Option<[i64; 6]>;
 
-fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+pub(super) fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
     let stamp = |file: &PathBuf| {
         let found = std::fs::metadata(file).ok()?;
         let (inode, len) = (found.ino() as i64, found.len() as i64);
