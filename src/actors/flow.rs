@@ -11,7 +11,7 @@ use super::faults;
 use super::mailbox::{Completions, Ping, Slot};
 use super::pipeline::Stages;
 use super::suspects::Suspects;
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, X500Name};
 use crate::observe;
 use crate::ports::request_queue::{Delivery, DeliveryId, Settlement};
 use crate::ports::{NetworkMap, RequestQueue};
@@ -92,9 +92,7 @@ impl FlowActor {
                     };
                     let inspection = ports.suspects.inspect(body, inspect);
                     let inspection = inspection.unwrap_or_else(|reason| Inspection::Unreadable { reason });
-                    if let Inspection::Unreadable { reason } = &inspection {
-                        tracing::warn!(%caller, reason = %observe::logs::clean(reason), "message refused");
-                    }
+                    log_refusal(&caller, &inspection);
                     done.report(Event::Inspected(id, inspection));
                 });
             }
@@ -151,6 +149,25 @@ impl FlowActor {
                 });
             }
         }
+    }
+}
+
+/// Who is refused without the store being asked, and why: either somebody's fault or somebody's attempt.
+fn log_refusal(caller: &X500Name, inspection: &Inspection) {
+    use observe::logs::clean;
+    match inspection {
+        Inspection::Unreadable { reason } => tracing::warn!(%caller, reason = %clean(reason), "message refused"),
+        Inspection::Answer(Answer::Refused { tx_id, error, .. }) => {
+            let transaction = tx_id.map(|tx_id| tx_id.to_string()).unwrap_or_default();
+            tracing::warn!(%caller, transaction, reason = %clean(&error.to_string()), "request refused");
+        }
+        Inspection::Answer(Answer::Undecodable { reason, .. }) => {
+            tracing::warn!(%caller, reason = %clean(reason), "request refused");
+        }
+        Inspection::Answer(Answer::NoSuchFlow { flow, .. }) => {
+            tracing::warn!(%caller, flow = %clean(flow), "session refused: no such flow");
+        }
+        Inspection::Request { .. } | Inspection::Answer(_) | Inspection::Nothing => {}
     }
 }
 

@@ -134,7 +134,8 @@ impl CordaNode {
 
     fn set_path(&mut self, setting: &'static str, path: &Path) {
         let from = path.strip_prefix(&self.base).unwrap_or(path).display().to_string();
-        self.set(setting, path.display().to_string(), &from);
+        let from = if from.is_empty() { "its folder" } else { &from };
+        self.set(setting, path.display().to_string(), from);
     }
 
     /// Takes `key` for `setting`.

@@ -14,7 +14,9 @@ use crate::config::{Settings, StoreKind};
 use crate::domain::Timestamp;
 use crate::network::{chain_expiry, parameters_expiry, pem_expiry};
 use crate::observe::certificates::{self as figures, Certificates};
-use crate::tls::peers::{Identity, PeerTls};
+use crate::ports::Clock;
+use crate::ports::clock::SystemClock;
+use crate::tls::peers::PeerTls;
 
 /// The worker's own certificate for TLS with nodes.
 const TLS: &str = "tls";
@@ -22,6 +24,16 @@ const TLS: &str = "tls";
 /// What was refused is tried again without a change of its files: a certificate that was handed over early becomes valid, a command
 /// that tells a passphrase works again.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// Certificates should be renewed before so many days are left: issuing one takes people, and a change of the service's takes the
+/// whole network.
+pub(super) const CERTIFICATE_DAYS_MIN: i64 = 30;
+pub(super) const DAY_SECONDS: i64 = 24 * 60 * 60;
+
+/// Whole days until `at`; negative once it is over.
+pub(super) fn days_left(at: Timestamp, now: Timestamp) -> i64 {
+    (at.seconds() - now.seconds()).div_euclid(DAY_SECONDS)
+}
 
 /// A certificate, or several in one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,16 +95,16 @@ pub(super) fn follow(settings: &Settings, tls: Option<PeerTls>, ends: Certificat
     let (stop, stopped) = sync_channel(1);
     let pause = Duration::from_millis(settings.network.reload_ms);
     let owned = settings.clone();
-    let renewal = tls.map(|tls| Renewal::new(tls, credentials::tls(settings).files()));
+    let tls = tls.map(|tls| (tls, Watch::new(TLS, credentials::tls(settings).files())));
     // A thread of its own: a command that tells a passphrase may take ten seconds, a network file system longer.
     let thread = thread::Builder::new().name("certificates".into());
-    thread.spawn(move || look_again_and_again(&owned, renewal, &ends, pause, &stopped))?;
+    thread.spawn(move || look_again_and_again(&owned, tls, &ends, pause, &stopped))?;
     Ok(Following { _stop: stop })
 }
 
 fn look_again_and_again(
     settings: &Settings,
-    mut renewal: Option<Renewal>,
+    mut tls: Option<(PeerTls, Watch)>,
     ends: &Certificates,
     pause: Duration,
     stopped: &Receiver<()>,
@@ -100,6 +112,7 @@ fn look_again_and_again(
     let files = in_use(settings).into_iter().map(|certificate| certificate.file);
     let files: Vec<_> = files.chain(network::parameters_files(settings)).collect();
     let mut told = None;
+    let mut warned = None;
     loop {
         // Reading key stores costs; looking at a file does not.
         let stamps = stamps(&files);
@@ -108,9 +121,13 @@ fn look_again_and_again(
             found.filter_map(|found| Some((found.usage, found.at?))).for_each(|(usage, at)| ends.ends(usage, at));
             told = Some(stamps);
         }
-        if let Some(renewal) = &mut renewal {
-            renewal.look(Instant::now(), || broker::tls_identity(settings));
-            ends.ends(TLS, renewal.tls.identity().expires());
+        if let Some((tls, watch)) = &mut tls {
+            watch.look(Instant::now(), || renew(tls, settings));
+            ends.ends(TLS, tls.identity().expires());
+        }
+        let today = SystemClock.now().seconds().div_euclid(DAY_SECONDS);
+        if warned.replace(today) != Some(today) {
+            warn(&ends.all(), SystemClock.now());
         }
         if !matches!(stopped.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
             return;
@@ -118,10 +135,23 @@ fn look_again_and_again(
     }
 }
 
-/// What changes with every file that is written or replaced, or made readable.
-pub(super) type Stamp = Option<[i64; 6]>;
+/// Says once a day which certificates have to be renewed.
+fn warn(ends: &[(&'static str, Timestamp)], now: Timestamp) {
+    for (usage, at) in ends {
+        match days_left(*at, now) {
+            ..0 => tracing::error!(usage, at = %at, "a certificate has ended: renew it"),
+            days @ 0..CERTIFICATE_DAYS_MIN => {
+                tracing::warn!(usage, days, at = %at, "a certificate ends soon: renew it")
+            }
+            _ => {}
+        }
+    }
+}
 
-pub(super) fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+/// What changes with every file that is written or replaced, or made readable.
+type Stamp = Option<[i64; 6]>;
+
+fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
     let stamp = |file: &PathBuf| {
         let found = std::fs::metadata(file).ok()?;
         let (inode, len) = (found.ino() as i64, found.len() as i64);
@@ -130,9 +160,10 @@ pub(super) fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
     files.iter().map(stamp).collect()
 }
 
-/// Watches the files of one identity.
-struct Renewal {
-    tls: PeerTls,
+/// Files that belong together, such as a certificate, its key and its passphrase, watched for a renewal.
+pub(super) struct Watch {
+    /// What for, as figures have it.
+    usage: &'static str,
     files: Vec<PathBuf>,
     /// As they were found last, and as they were when they were read last.
     seen: Option<Vec<Stamp>>,
@@ -143,50 +174,53 @@ struct Renewal {
     said: Option<String>,
 }
 
-impl Renewal {
-    fn new(tls: PeerTls, files: Vec<PathBuf>) -> Self {
-        Self { tls, files, seen: None, read: None, again: None, said: None }
+impl Watch {
+    pub(super) fn new(usage: &'static str, files: Vec<PathBuf>) -> Self {
+        Self { usage, files, seen: None, read: None, again: None, said: None }
     }
 
-    /// Takes up what is new, once it has come to rest: two files are not replaced at once, and one may be half written.
-    fn look(&mut self, now: Instant, read: impl FnOnce() -> Result<Identity, StartError>) {
+    /// Has what is new taken up by `take`, once it has come to rest: two files are not replaced at once, and one may be half written.
+    /// `take` tells whether there was anything new, and so does this.
+    pub(super) fn look(&mut self, now: Instant, take: impl FnOnce() -> Result<bool, StartError>) -> bool {
         let stamps = stamps(&self.files);
         let rests = self.seen.as_ref() == Some(&stamps);
         let is_changed = self.read.as_ref() != Some(&stamps);
         self.seen = Some(stamps.clone());
         if !rests || !(is_changed || self.again.is_some_and(|again| again <= now)) {
-            return;
+            return false;
         }
         self.read = Some(stamps);
         self.again = None;
-        match self.take(read) {
+        let usage = self.usage;
+        match take() {
             Ok(is_new) => {
                 if is_new {
-                    let identity = self.tls.identity();
-                    tracing::info!(name = %identity.name(), until = %identity.expires(), "renewed TLS certificate taken up");
-                    figures::renewed();
+                    tracing::info!(usage, "renewed certificate taken up");
+                    figures::renewed(usage);
                 }
                 self.said = None;
+                is_new
             }
             Err(error) => {
                 self.again = Some(now + AGAIN);
                 let error = error.to_string();
                 if is_changed || self.said.as_ref() != Some(&error) {
-                    tracing::warn!(error, "TLS certificate not taken up; the one in force stays");
-                    figures::renewal_refused();
+                    tracing::warn!(usage, error, "certificate not taken up; the one in force stays");
+                    figures::renewal_refused(usage);
                     self.said = Some(error);
                 }
+                false
             }
         }
     }
+}
 
-    /// Whether there was anything to take up.
-    fn take(&self, read: impl FnOnce() -> Result<Identity, StartError>) -> Result<bool, StartError> {
-        let identity = read()?;
-        if identity.chain() == self.tls.identity().chain() {
-            return Ok(false);
-        }
-        self.tls.renew(identity).map_err(|error| StartError::of("p2p")(&error))?;
-        Ok(true)
+/// Has the identity in the files taken up, if it is another one than that in force.
+fn renew(tls: &PeerTls, settings: &Settings) -> Result<bool, StartError> {
+    let identity = broker::tls_identity(settings)?;
+    if identity.chain() == tls.identity().chain() {
+        return Ok(false);
     }
+    tls.renew(identity).map_err(|error| StartError::of("p2p")(&error))?;
+    Ok(true)
 }

@@ -102,6 +102,12 @@ pub(super) fn service_certificates(settings: &Settings) -> Option<&Path> {
     }
 }
 
+/// Every file of the worker's own identity, and that with the service's certificates.
+pub(super) fn identity_files(settings: &Settings) -> Vec<PathBuf> {
+    let own = identity(settings).map(|place| place.files()).unwrap_or_default();
+    own.into_iter().chain(service_certificates(settings).map(Path::to_owned)).collect()
+}
+
 /// Where `signing.kind = "keystore"` has the service key.
 pub(super) fn signing(settings: &Settings) -> Entry<'_> {
     let signing = &settings.signing;

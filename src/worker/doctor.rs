@@ -9,7 +9,7 @@ mod secrets;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::certificates::{InUse, in_use};
+use super::certificates::{CERTIFICATE_DAYS_MIN, InUse, days_left, in_use};
 use super::credentials::{self, Place};
 use super::{check_listed, load_network, publication};
 use crate::broker::embedded;
@@ -22,11 +22,6 @@ use crate::network::Node;
 use crate::ports::finding::{Finding, Severity};
 use crate::ports::{Clock, Signer};
 use crate::sql;
-
-/// Certificates should be renewed before so many days are left: issuing one takes people, and a change of the service's takes the
-/// whole network.
-const CERTIFICATE_DAYS_MIN: i64 = 30;
-const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// Everything that was looked at. Blocks: up to 10 s for a command that tells a secret, 5 s for a server that does not answer.
 pub fn examine(loaded: &Loaded, config: Option<&Path>, clock: &dyn Clock) -> Vec<Finding> {
@@ -337,7 +332,7 @@ fn tls(settings: &Settings) -> Vec<Finding> {
 
 /// How long the certificates called `name` last.
 fn expiry(subject: &str, name: &str, at: Timestamp, now: Timestamp) -> Finding {
-    let days = (at.seconds() - now.seconds()).div_euclid(DAY_SECONDS);
+    let days = days_left(at, now);
     match days {
         ..0 => Finding::fault(subject, format!("{name} ended at {at}"), "renew it"),
         0..CERTIFICATE_DAYS_MIN => {
@@ -393,6 +388,7 @@ pub fn worst(findings: &[Finding]) -> Option<Severity> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::certificates::DAY_SECONDS;
     use super::*;
     use crate::config;
 

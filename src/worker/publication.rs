@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::certificates::{Stamp, stamps};
+use super::certificates::Watch;
 use super::credentials::{self, Opened};
 use super::{StartError, network};
 use crate::config::{Fault, Settings};
@@ -50,8 +50,6 @@ pub(super) struct Publication {
     description: Arc<Description>,
     own: Arc<dyn Signer>,
     root: Certificate,
-    /// The files of the identities, as they were when this was read from them.
-    stamps: Vec<Stamp>,
     /// The first is the worker's own memory of what it published.
     files: Vec<PathBuf>,
     map: Option<(HttpMap, String)>,
@@ -70,7 +68,7 @@ pub async fn publish(settings: &Settings, runtime: &Handle) -> Result<Published,
         let publication = prepare(&owned)?.ok_or_else(|| failed(&"names no file: there is nothing to publish"))?;
         // A new worker may publish before it knows anybody.
         let known = network::load(&owned).map(|library| library.nodes().to_vec()).unwrap_or_default();
-        let published = publication.sign(&key.signer, &known, true, &handle)?;
+        let published = publication.sign(&key.signer, &known, &handle)?;
         publication.spread(published)
     });
     published.await.map_err(|error| StartError::of("identity")(&error))?
@@ -81,9 +79,12 @@ pub(super) struct Publishing {
     _stop: SyncSender<()>,
 }
 
+/// What [`start`] begins with: nothing, while certificates have ended and nobody has renewed them.
+pub(super) struct Prepared(Option<Publication>);
+
 /// Reads what publishing needs, if the settings ask for it. A configuration that never can be right is an error; certificates that
 /// have ended are not, as a worker serves without publishing.
-pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Option<Publication>, StartError> {
+pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Option<Prepared>, StartError> {
     let owned = settings.clone();
     // Unlocking a key takes 0.1 s.
     let prepared = runtime.spawn_blocking(move || prepare(&owned)).await;
@@ -91,15 +92,15 @@ pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Option
         Err(error) if !error.is_misconfigured() => {
             tracing::error!(%error, "the worker's node info is not published");
             figures::published(false);
-            Ok(None)
+            Ok(Some(Prepared(None)))
         }
-        prepared => prepared,
+        prepared => Ok(prepared?.map(|publication| Prepared(Some(publication)))),
     }
 }
 
-/// Starts publishing. What fails is tried again; a worker serves all the same.
+/// Starts publishing, also what is renewed. What fails is tried again; a worker serves all the same.
 pub(super) fn start(
-    publication: Publication,
+    Prepared(publication): Prepared,
     settings: &Settings,
     service: Arc<dyn Signer>,
     changes: watch::Receiver<Snapshot>,
@@ -107,17 +108,15 @@ pub(super) fn start(
 ) -> Result<Publishing, StartError> {
     let (stop, stopped) = sync_channel(1);
     let keeper = Keeper {
-        settings: settings.clone(),
         publication,
+        own_key: own_key(settings),
         service,
         changes,
         is_listed: Box::new(network::listing(settings)),
-        is_refused: false,
-        handed_in: None,
-        compared: None,
-        pause: Duration::from_millis(settings.network.poll_ms),
         runtime: runtime.clone(),
         stopped,
+        is_failing: false,
+        settings: settings.clone(),
     };
     // A thread of its own: a map that hangs must not take the place of work on requests.
     let thread = thread::Builder::new().name("publication".into());
@@ -127,88 +126,82 @@ pub(super) fn start(
 
 /// The thread's share.
 struct Keeper {
-    settings: Settings,
-    publication: Publication,
-    /// Whether the last renewal was.
-    is_refused: bool,
+    publication: Option<Publication>,
+    /// What nodes send to this worker under.
+    own_key: Option<PublicKey>,
     service: Arc<dyn Signer>,
     changes: watch::Receiver<Snapshot>,
     is_listed: Box<dyn Fn(&Node) -> bool + Send>,
-    /// When the map took it, and when it was last looked whether others know something newer.
-    handed_in: Option<Instant>,
-    compared: Option<Instant>,
-    pause: Duration,
     runtime: Handle,
     stopped: Receiver<()>,
+    is_failing: bool,
+    settings: Settings,
 }
 
 impl Keeper {
     fn run(mut self) {
-        let mut is_failing = false;
+        let glance = Duration::from_millis(self.settings.network.reload_ms);
+        let mut files = Watch::new("identity", credentials::identity_files(&self.settings));
+        let mut due = Some(Instant::now());
         loop {
-            self.renew();
-            let done = self.publish();
-            figures::published(done.is_ok());
-            match done {
-                Ok(()) => is_failing = false,
-                // Said once a cause is new; nodes that know an earlier node info still find the worker.
-                Err(error) => {
-                    if !std::mem::replace(&mut is_failing, true) {
-                        tracing::warn!(%error, "the worker's node info is not published; it is tried again");
-                    }
-                }
+            let now = Instant::now();
+            if files.look(now, || self.renew()) || due.is_some_and(|due| due <= now) {
+                due = self.publish().map(|pause| now + jittered(pause));
             }
-            if !matches!(self.stopped.recv_timeout(jittered(self.pause)), Err(RecvTimeoutError::Timeout)) {
+            if !matches!(self.stopped.recv_timeout(glance), Err(RecvTimeoutError::Timeout)) {
                 return;
             }
         }
     }
 
-    /// Takes up renewed certificates. What is wrong with them does not harm what is published.
-    fn renew(&mut self) {
-        if stamps(&identity_files(&self.settings)) == self.publication.stamps {
-            return;
+    /// Whether the certificates in the files are others than those published.
+    fn renew(&mut self) -> Result<bool, StartError> {
+        let Some(renewed) = prepare(&self.settings)? else { return Ok(false) };
+        let content = |publication: &Publication| publication.description.content();
+        if self.publication.as_ref().map(content) == Some(content(&renewed)) {
+            return Ok(false);
         }
-        match prepare(&self.settings) {
-            Ok(renewed) => {
-                self.is_refused = false;
-                self.publication = renewed.expect("the settings name an identity, as they did before");
+        // Requests arrive under the key that the worker started with.
+        if self.own_key.as_ref().is_some_and(|key| key != renewed.description.own_key()) {
+            return Err(StartError::of("identity")(&"the worker's own key is another one: restart the worker"));
+        }
+        self.publication = Some(renewed);
+        Ok(true)
+    }
+
+    /// Publishes what there is to publish; when to look again, if ever.
+    fn publish(&mut self) -> Option<Duration> {
+        let publication = self.publication.as_ref()?;
+        let done = self.make_known(publication);
+        figures::published(done.is_ok());
+        match done {
+            Ok(()) => {
+                self.is_failing = false;
+                publication.map.is_some().then_some(LISTED_WITHIN)
             }
-            // Tried again: one of two files may be written already.
-            Err(error) if !std::mem::replace(&mut self.is_refused, true) => {
-                tracing::warn!(%error, "renewed certificates are not taken up for the worker's node info");
+            Err(error) => {
+                // Said once a cause is new; nodes that know an earlier node info still find the worker.
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    tracing::warn!(%error, "the worker's node info is not published; it is tried again");
+                }
+                Some(Duration::from_millis(self.settings.network.poll_ms))
             }
-            Err(_) => {}
         }
     }
 
     /// Says nothing to anybody if everybody knows.
-    fn publish(&mut self) -> Result<(), StartError> {
-        let is_due = |last: Option<Instant>| last.is_none_or(|last| last.elapsed() >= LISTED_WITHIN);
+    fn make_known(&self, publication: &Publication) -> Result<(), StartError> {
         let nodes = Arc::clone(&self.changes.borrow().nodes);
-        // Once in a while only: two workers that claim one name must not keep their keys busy.
-        let heeds_others = is_due(self.compared);
-        let published = self.publication.sign(&self.service, &nodes, heeds_others, &self.runtime)?;
-        if heeds_others {
-            self.compared = Some(Instant::now());
-        }
+        let published = publication.sign(&self.service, &nodes, &self.runtime)?;
         let serial = published.node.serial;
-        if published.is_new {
-            self.handed_in = None;
-        } else if self.publication.map.is_none() || !is_due(self.handed_in) || (self.is_listed)(&published.node) {
-            return self.publication.write(&published);
+        if !published.is_new && (self.is_listed)(&published.node) {
+            tracing::debug!(serial, "the HTTP network map lists the worker's node info");
+            return publication.write(&published);
         }
-        let Published { is_new, map, .. } = self.publication.spread(published)?;
-        self.handed_in = Some(Instant::now());
+        let Published { is_new, map, .. } = publication.spread(published)?;
         tracing::info!(serial, is_new, map = map.unwrap_or_default(), "the worker's node info is published");
         Ok(())
     }
-}
-
-/// What the identities' certificates and keys lie in.
-fn identity_files(settings: &Settings) -> Vec<PathBuf> {
-    let own = credentials::identity(settings).map(|place| place.files()).unwrap_or_default();
-    own.into_iter().chain(credentials::service_certificates(settings).map(Path::to_owned)).collect()
 }
 
 /// What can be checked without connecting.
@@ -247,7 +240,6 @@ pub(super) fn own_key(settings: &Settings) -> Option<PublicKey> {
 /// Reads what the settings name; nothing, if they ask for nothing.
 fn prepare(settings: &Settings) -> Result<Option<Publication>, StartError> {
     let Some(place) = credentials::identity(settings) else { return Ok(None) };
-    let stamps = stamps(&identity_files(settings));
     let Opened { chain: own, key } = place.open()?;
     let service = credentials::service_chain(settings)?;
     let failed = |error: &dyn core::fmt::Display| StartError::of("identity")(error).misconfigured();
@@ -277,22 +269,16 @@ fn prepare(settings: &Settings) -> Result<Option<Publication>, StartError> {
     let map = network::http_map(settings)?.map(|map| (map, settings.network.url.clone()));
     // One thread: it signs once in a while.
     let own = Arc::new(FileKey::start(key, NonZeroUsize::MIN));
-    Ok(Some(Publication { description: Arc::new(description), own, root, stamps, files, map }))
+    Ok(Some(Publication { description: Arc::new(description), own, root, files, map }))
 }
 
 impl Publication {
-    /// The node info to publish: the one that was published last, or else a new one. `heeds_others` has a new one made if others know
-    /// a newer one that says something else. Blocks for the time that two signatures take, so it is not for a runtime's own threads.
-    fn sign(
-        &self,
-        service: &Arc<dyn Signer>,
-        nodes: &[Node],
-        heeds_others: bool,
-        runtime: &Handle,
-    ) -> Result<Published, StartError> {
+    /// The node info to publish: the one that was published last, or else a new one. Blocks for the time that two signatures take,
+    /// so it is not for a runtime's own threads.
+    fn sign(&self, service: &Arc<dyn Signer>, nodes: &[Node], runtime: &Handle) -> Result<Published, StartError> {
         let failed = |error: &dyn core::fmt::Display| StartError::of("identity")(error);
         let now = SystemClock.now();
-        let held = self.held(if heeds_others { nodes } else { &[] }, now);
+        let held = self.held(nodes, now);
         let is_new = held.is_none();
         let (bytes, node) = match held {
             Some(held) => held,
@@ -371,6 +357,3 @@ fn read(file: &Path) -> Option<Vec<u8>> {
     let is_short = std::fs::metadata(file).is_ok_and(|file| file.len() <= NODE_INFO_LEN_MAX);
     is_short.then(|| std::fs::read(file).ok())?
 }
-
-#[cfg(test)]
-mod tests;

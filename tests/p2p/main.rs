@@ -1,10 +1,15 @@
 //! The worker as a node among Corda nodes (row LB5): requests come over TLS to its own endpoint, answers go out on its own
 //! connections to each node's broker. The nodes here are ours; real ones are in `tests/corda`.
 
+#[path = "../material/mod.rs"]
+mod material;
+mod mixed;
 mod renewal;
 mod rig;
 #[path = "../rivals/mod.rs"]
 mod rivals;
+#[path = "../services/mod.rs"]
+mod services;
 #[path = "../worker/mod.rs"]
 mod worker;
 

@@ -20,8 +20,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use zeroize::Zeroizing;
 
 use crate::rig::{Network, Node, PATIENCE};
-use crate::runtime;
 use crate::worker::Worker;
+use crate::{material, runtime};
 
 /// One certificate that the worker could have: its files, and what others see of it.
 struct Issued {
@@ -58,11 +58,11 @@ fn figure(worker: &Worker, line: &str) -> f64 {
 /// A year of the calendar, on average.
 const YEAR_SECONDS: i64 = 31_556_952;
 
-const TAKEN: &str = "notary_certificate_renewals_total{outcome=\"taken\"}";
-const REFUSED: &str = "notary_certificate_renewals_total{outcome=\"refused\"}";
+const TAKEN: &str = "notary_certificate_renewals_total{use=\"tls\",outcome=\"taken\"}";
+const REFUSED: &str = "notary_certificate_renewals_total{use=\"tls\",outcome=\"refused\"}";
 const TLS_EXPIRY: &str = "notary_certificate_expiry_seconds{use=\"tls\"}";
 
-async fn wait_for(worker: &Worker, line: &str, value: f64) {
+pub(crate) async fn wait_for(worker: &Worker, line: &str, value: f64) {
     let looking = async {
         while figure(worker, line) < value {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -158,7 +158,7 @@ fn a_renewed_certificate_is_taken_up_and_open_connections_go_on() {
         assert_eq!(figure(&worker, REFUSED), 0.0);
         worker.signal("TERM");
         let said = String::from_utf8(worker.output().stderr).expect("UTF-8");
-        assert_eq!(said.matches("renewed TLS certificate taken up").count(), 1, "{said}");
+        assert_eq!(said.matches("renewed certificate taken up").count(), 1, "{said}");
     });
 }
 
@@ -203,7 +203,7 @@ fn a_bad_certificate_changes_nothing_and_is_said_once() {
         assert_eq!(figure(&worker, REFUSED), 6.0);
         worker.signal("TERM");
         let said = String::from_utf8(worker.output().stderr).expect("UTF-8");
-        assert_eq!(said.matches("TLS certificate not taken up").count(), 6, "{said}");
+        assert_eq!(said.matches("certificate not taken up").count(), 6, "{said}");
         for (bad, part) in bad {
             assert!(said.contains(part), "{part} for {}: {said}", bad.folder.display());
         }
@@ -274,4 +274,63 @@ fn certificates_tell_how_long_they_last() {
     }
     let said = String::from_utf8(command.output().expect("it starts").stdout).expect("UTF-8");
     assert!(said.contains("certificate: tls: the first to end is") && said.contains("network: certificates"), "{said}");
+}
+
+/// ID7, LB2: goal: a renewed certificate of the worker's own identity is in its node info without a restart, and what is under way does
+/// not notice. One that has ended, or is another worker's, is not taken up.
+#[test]
+fn a_renewed_identity_is_published_while_the_worker_runs() {
+    let network = Network::create();
+    let dir = network.dir();
+    let file = |name: &str| dir.join(name).display().to_string();
+    let info = material::node_info(&dir.join("network/node-infos/nodeInfo-worker"));
+    let [own, service] = &info.identities[..] else { panic!("two identities") };
+    material::write_chain(&dir.join("own.pem"), own);
+    material::write_chain(&dir.join("service.pem"), service);
+    let settings = [
+        format!("identity.certificate={}", file("own.pem")),
+        format!("identity.key={}", file("keys/worker.p8")),
+        format!("identity.passphrase=file:{}", file("keys/passphrase")),
+        format!("identity.service_certificate={}", file("service.pem")),
+        format!("p2p.addresses={}", network.address(1)),
+        format!("network.publish_dir={}", file("published")),
+    ];
+    let published = || {
+        let files = fs::read_dir(dir.join("published")).expect("there").map(|file| file.expect("it"));
+        // While a new one is written, there is a second file for a moment.
+        let mut infos = files.filter(|file| file.file_name().to_string_lossy().starts_with("nodeInfo-"));
+        material::node_info(&infos.next().expect("one").path())
+    };
+    let count = |outcome: &str| format!("notary_certificate_renewals_total{{use=\"identity\",outcome=\"{outcome}\"}}");
+    let install = |pem: String| notary_worker::network::replace(&dir.join("own.pem"), pem.as_bytes()).expect("written");
+    runtime().block_on(async {
+        let alice = network.node("alice");
+        let worker = start(&network, &settings);
+        wait_for(&worker, "notary_network_published", 1.0).await;
+        let first = published();
+        assert_eq!(&first.identities[0], own);
+
+        let (request, tx_id) = alice.request();
+        let sent = alice.send(&network, 1, request);
+        install(network.issue_identity(1, Some((2020, 1))));
+        wait_for(&worker, &count("refused"), 1.0).await;
+        install(network.issue_identity(2, None));
+        wait_for(&worker, &count("refused"), 2.0).await;
+        assert_eq!(published(), first, "nothing was published");
+        install(network.issue_identity(1, None));
+        wait_for(&worker, &count("taken"), 1.0).await;
+        let looking = async {
+            while published().serial == first.serial {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, looking).await.expect("published anew");
+        let renewed = published();
+        assert!(renewed.serial > first.serial && renewed.identities[0] != first.identities[0]);
+        assert_eq!(renewed.identities[1], first.identities[1]);
+        assert!(matches!(alice.answer(tx_id).await, Answer::Notarised(_)));
+        sent.await.expect("no panic").expect("accepted");
+        notarised(&network, &alice).await;
+        assert_eq!(worker.terminate().code(), Some(0));
+    });
 }

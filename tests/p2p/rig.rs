@@ -20,7 +20,9 @@ use notary_worker::client::ledger::Draft;
 use notary_worker::client::line::{Connection, Line, Receiver, Sender};
 use notary_worker::config;
 use notary_worker::domain::network::{HostAndPort, NetworkView, Route};
-use notary_worker::domain::{HashAlgorithm, Party, PublicKey, SecureHash, StateRef, Timestamp, TxId, X500Name};
+use notary_worker::domain::{
+    HashAlgorithm, Party, PublicKey, SecureHash, SignatureScheme, StateRef, Timestamp, TxId, X500Name,
+};
 use notary_worker::keys::PrivateKey;
 use notary_worker::keys::file::{create, load_plain};
 use notary_worker::network::development::{self, DevelopmentNetwork, PartyAccount, Spec};
@@ -46,6 +48,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Roles of certificates (PROTOCOL i).
 const NODE_CA: u8 = 4;
 const TLS: u8 = 5;
+const LEGAL_IDENTITY: u8 = 6;
 
 /// What a node gives credit for.
 const CREDIT: u32 = 64;
@@ -115,6 +118,11 @@ impl Network {
     /// `tls.pem` and `tls.p8` in `folder`.
     pub fn issue(&self, name: &X500Name, folder: &Path, until: Option<(i32, u8)>) {
         NodeIssuer::of(&self.dir()).issue_until(name, folder, until);
+    }
+
+    /// A new certificate of a worker's legal identity, and those above it (PEM), for the key that it has.
+    pub fn issue_identity(&self, n: usize, until: Option<(i32, u8)>) -> String {
+        NodeIssuer::of(&self.dir()).identity(&self.worker_name(n), &self.worker_key(n), until)
     }
 
     /// The service's inbox.
@@ -455,6 +463,36 @@ impl NodeIssuer {
         let chain = [own.pem(), node.pem(), self.identity_ca.to_pem(), self.root.to_pem()].concat();
         std::fs::write(folder.join("tls.pem"), chain).expect("it can be written");
         create(&folder.join("tls.p8"), key.serialize_pem().as_bytes()).expect("it can be written");
+    }
+
+    fn identity(&self, name: &X500Name, key: &PublicKey, until: Option<(i32, u8)>) -> String {
+        let identity_ca = Issuer::new(params(&self.identity_ca.legal_name().expect("a name"), None), pair(&self.key));
+        let mut own = params(name, Some(LEGAL_IDENTITY));
+        if let Some((year, month)) = until {
+            own.not_after = rcgen::date_time_ymd(year, month, 1);
+        }
+        let own = own.signed_by(&Certified(key), &identity_ca).expect("issued");
+        [own.pem(), self.identity_ca.to_pem(), self.root.to_pem()].concat()
+    }
+}
+
+/// A key of which only the public half is there.
+struct Certified<'a>(&'a PublicKey);
+
+impl rcgen::PublicKeyData for Certified<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        let (spki, len) = (self.0.as_spki(), if self.is_ed25519() { 32 } else { 65 });
+        &spki[spki.len() - len..]
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        if self.is_ed25519() { &rcgen::PKCS_ED25519 } else { &PKCS_ECDSA_P256_SHA256 }
+    }
+}
+
+impl Certified<'_> {
+    fn is_ed25519(&self) -> bool {
+        self.0.scheme() == SignatureScheme::Ed25519
     }
 }
 

@@ -208,7 +208,7 @@ declare_on_artemis() {
     done
     mkdir "$scratch/secrets"
     for ((number = 1; number <= WORKERS && status == 0; number++)); do
-        local apply=("$NOTARY" broker apply --config "$scratch/network/worker-$number/notary/notary.toml" --secrets "$scratch/secrets")
+        local apply=("$NOTARY" broker apply --corda-node "$scratch/network/worker-$number" --secrets "$scratch/secrets")
         for setting in "${artemis_settings[@]//\{number\}/$number}" broker.management_user=admin \
             "broker.management_password=file:$scratch/admin"; do
             apply+=(--set "$setting")
@@ -246,65 +246,14 @@ finish() {
 }
 trap finish EXIT
 
-# pem FOLDER STORE ALIAS NAME: an entry of a Corda node's key store as PEM: chain and key.
-pem() {
-    local folder=$1 store=$1/certificates/$2 alias=$3 out=$1/notary/$4 password=cordacadevpass
-    keytool -importkeystore -srckeystore "$store" -srcstorepass "$password" -srcalias "$alias" -destkeystore "$out.p12" \
-        -deststoretype PKCS12 -deststorepass "$password" >"$out.log" 2>&1 || { cat "$out.log" && return 1; }
-    openssl pkcs12 -in "$out.p12" -passin "pass:$password" -nokeys -out "$out.pem" 2>>"$out.log"
-    openssl pkcs12 -in "$out.p12" -passin "pass:$password" -nocerts -nodes 2>>"$out.log" \
-        | openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -passout "pass:$password" -out "$out.p8"
-    chmod 600 "$out.p8"
-}
-
 # address FOLDER: where a node is reached by others.
 address() {
     sed -n 's/^p2pAddress *= *"\(.*\)"$/\1/p' "$1/node.conf"
 }
 
-# settings_of FOLDER: writes FOLDER/notary/notary.toml, with which a worker serves in the place of the Corda node in that folder.
-settings_of() {
-    local folder=$1
-    mkdir -p "$folder/notary"
-    (umask 077 && printf 'cordacadevpass' >"$folder/notary/passphrase")
-    pem "$folder" sslkeystore.jks cordaclienttls tls
-    pem "$folder" distributedService.jks distributed-notary-private-key service
-    keytool -exportcert -rfc -keystore "$folder/certificates/truststore.jks" -storepass trustpass -alias cordarootca \
-        >"$folder/notary/root.pem" 2>"$folder/notary/root.log"
-    cat >"$folder/notary/notary.toml" <<TOML
-[worker]
-name = "$(sed -n 's/^myLegalName *= *"\(.*\)"$/\1/p' "$folder/node.conf")"
-state = "$folder/notary/state"
-
-[broker]
-kind = "p2p"
-
-[p2p]
-listen = "$(address "$folder")"
-tls_certificate = "$folder/notary/tls.pem"
-tls_key = "$folder/notary/tls.p8"
-tls_passphrase = "file:$folder/notary/passphrase"
-
-[network]
-root = "$folder/notary/root.pem"
-parameters = "$folder/network-parameters"
-node_infos = "$folder/additional-node-infos"
-
-[signing]
-key = "$folder/notary/service.p8"
-passphrase = "file:$folder/notary/passphrase"
-TOML
-}
-
 # A copy of the network, in which workers of ours can serve in the place of Corda's.
 prepare() {
-    local folder
     cp -r "$OUT/network" "$scratch/network"
-    if [[ -n $NOTARY ]]; then
-        for folder in "$scratch"/network/worker-*/; do
-            settings_of "${folder%/}"
-        done
-    fi
 }
 
 # Workers by this command, in the folder that the judge puts in.
@@ -314,7 +263,7 @@ worker=()
 serve_from_postgres() {
     local setting
     start_postgres
-    worker=("$NOTARY" run --config '{folder}/notary/notary.toml')
+    worker=("$NOTARY" run --corda-node '{folder}')
     for setting in store.kind=postgres "store.url=postgresql://notary_worker@$database" \
         "store.password=file:$scratch/worker" observe.listen=127.0.0.1:0 "$@"; do
         worker+=(--set "$setting")

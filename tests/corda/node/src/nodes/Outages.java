@@ -75,7 +75,10 @@ final class Outages {
             }
             judgeKilledAgainAndAgain(verdicts);
             judgeTogether(verdicts);
-            judgeWait(verdicts);
+            // What follows takes half a minute and has nothing to do with what is between nodes and workers.
+            if (broker == null) {
+                judgeWait(verdicts);
+            }
         }
         if (workers.count() > 1) {
             judgeFrozen(verdicts);
@@ -96,6 +99,12 @@ final class Outages {
             workers.startAll();
             return requireRivalsRefused(asked);
         });
+        if (broker == null) {
+            judgeClientKilled(verdicts);
+        }
+    }
+
+    private void judgeClientKilled(Verdicts verdicts) {
         verdicts.judge("a client killed while it waits finalises after its restart", () -> {
             workers.killAll();
             StateRef coin = parties.coin();

@@ -63,6 +63,23 @@ final class Crowd implements AutoCloseable {
         }
     }
 
+    /** Each peer is answered once by each worker: then all bridges in either direction are there. */
+    void greet() throws Exception {
+        connect();
+        List<Asked> asked = new ArrayList<>();
+        for (Peer peer : peers) {
+            for (Pool.Worker worker : pool.workers) {
+                Prepared prepared = prepare(peer, Transactions.randomState());
+                asked.add(new Asked(prepared, peer.start(prepared.session(), worker)));
+            }
+        }
+        for (Asked one : asked) {
+            Conversation.Answer answer = one.answer(Instant.now().plus(CONNECTED));
+            require(answer instanceof Conversation.Notarised, "refused: %s", answer);
+            requireSigned(one.prepared().id(), ((Conversation.Notarised) answer).response());
+        }
+    }
+
     /** A transaction that is built and signed, and who asks for it. */
     record Prepared(Peer peer, WireTransaction transaction, NotarisationPayload payload, Peer.Prepared session) {
         SecureHash id() {

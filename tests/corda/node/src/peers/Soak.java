@@ -64,8 +64,8 @@ final class Soak {
     }
 
     void judge(Verdicts verdicts, Duration time) {
-        verdicts.judge(crowd.peers.size() + " peers connect", () -> {
-            crowd.connect();
+        verdicts.judge(crowd.peers.size() + " peers connect, and each is answered by each worker", () -> {
+            crowd.greet();
             return "";
         });
         verdicts.judge(RATE + " transactions a second for " + time.toMinutes() + " minutes are notarised, each answer "
