@@ -537,12 +537,42 @@ pub fn load_in_place_of(node: &CordaNode, file: Option<&Path>, overrides: &[Stri
     load_from(Some(node), file, std::env::vars().collect(), overrides)
 }
 
+/// The settings of a node's folder and `overrides`, and what is still wrong about them: a person corrects that in the file that is
+/// made of them.
+///
+/// # Errors
+/// [`Faults`] if an override is none.
+pub fn draft_in_place_of(node: &CordaNode, overrides: &[String]) -> Result<(Loaded, Faults), Faults> {
+    let Read { loaded, faults, unfit } = read_layers(Some(node), None, std::collections::HashMap::new(), overrides)?;
+    if faults.is_empty() { Ok((loaded, Faults(unfit))) } else { Err(Faults(faults)) }
+}
+
 fn load_from(
     node: Option<&CordaNode>,
     file: Option<&Path>,
     environment: std::collections::HashMap<String, String>,
     overrides: &[String],
 ) -> Result<Loaded, Faults> {
+    let Read { loaded, mut faults, unfit } = read_layers(node, file, environment, overrides)?;
+    faults.extend(unfit);
+    if faults.is_empty() { Ok(loaded) } else { Err(Faults(faults)) }
+}
+
+/// All layers in one, and what is wrong about them.
+struct Read {
+    loaded: Loaded,
+    /// Of single settings: unknown, no value of its type, out of bounds.
+    faults: Vec<Fault>,
+    /// Of settings that do not fit each other.
+    unfit: Vec<Fault>,
+}
+
+fn read_layers(
+    node: Option<&CordaNode>,
+    file: Option<&Path>,
+    environment: std::collections::HashMap<String, String>,
+    overrides: &[String],
+) -> Result<Read, Faults> {
     let mut faults = Vec::new();
     let mut layers: Vec<(String, Config)> = Vec::new();
     let mut layer = |origin: String, built: Result<Config, ConfigError>, faults: &mut Vec<Fault>| match built {
@@ -612,13 +642,10 @@ fn load_from(
             return Err(Faults(faults));
         }
     };
-    faults.extend(checks::validate(&settings));
-    if !faults.is_empty() {
-        return Err(Faults(faults));
-    }
+    let unfit = checks::validate(&settings);
     settings.resolve(file.and_then(Path::parent).unwrap_or(Path::new("")));
     let cautions = node.map(CordaNode::cautions).unwrap_or_default();
-    Ok(Loaded { settings, origins, cautions })
+    Ok(Read { loaded: Loaded { settings, origins, cautions }, faults, unfit })
 }
 
 impl Settings {

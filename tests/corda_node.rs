@@ -144,6 +144,14 @@ fn an_import_accounts_for_every_key_and_is_a_sound_configuration() {
     };
     assert_eq!(fate("unheardOf.a")["fate"], "unknown");
     assert!(fate("keyStorePassword")["reason"].as_str().expect("a reason").contains("obfuscat"));
+    // A configuration that is not sound yet is written all the same, with what to correct.
+    let zone = format!("{text}\ncompatibilityZoneURL = \"https://zone.example.com\"\ndevMode = false\n");
+    fs::write(&conf, zone).expect("written");
+    let draft = import(&[]);
+    assert_eq!(draft.status.code(), Some(1), "{}", stderr(&draft));
+    assert!(stderr(&draft).contains("correct in what is written: network.tls_ca"), "{}", stderr(&draft));
+    assert!(stdout(&draft).contains("url = \"https://zone.example.com\""), "{}", stdout(&draft));
+    fs::write(&conf, format!("{text}\nkeyStorePassword = \"<{{abc=:ZGVm}}>\"\n")).expect("written");
     // A worker does not start with it, and says which value it is.
     let refused = nodes.verb(1, &["config", "check"], &[]);
     assert_eq!(refused.status.code(), Some(2));

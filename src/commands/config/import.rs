@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::commands::{Exit, Failure};
 use crate::config::corda_node::{Account, CordaNode, Fate};
-use crate::config::{self, Loaded, Settings};
+use crate::config::{self, Fault, Loaded, Settings};
 
 #[derive(Args, Debug)]
 pub(crate) struct ImportArguments {
@@ -23,14 +23,14 @@ pub(crate) struct ImportArguments {
     /// Override one setting in what is written; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Print one JSON object instead: `keys`, `cautions` and `configuration`.
+    /// Print one JSON object instead: `keys`, `correct`, `cautions` and `configuration`.
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(arguments: &ImportArguments) -> Result<Exit, Failure> {
     let node = CordaNode::read(&arguments.node_conf)?;
-    let loaded = config::load_in_place_of(&node, None, &arguments.set)?;
+    let (loaded, unfit) = config::draft_in_place_of(&node, &arguments.set)?;
     let text = configuration(&node, &loaded);
     if let Some(out) = &arguments.out {
         // It names where secrets are.
@@ -38,13 +38,14 @@ pub(crate) fn run(arguments: &ImportArguments) -> Result<Exit, Failure> {
         let written = created.and_then(|mut file| file.write_all(text.as_bytes()));
         written.map_err(|error| Failure::unavailable(format!("{}: {error}", out.display())))?;
     }
-    let open = node.accounts().iter().filter(|account| is_open(account)).count();
+    let open = node.accounts().iter().filter(|account| is_open(account)).count() + unfit.0.len();
     if arguments.json {
         let keys: Vec<_> = node.accounts().iter().map(account_json).collect();
-        println!("{}", json!({ "keys": keys, "cautions": node.cautions(), "configuration": text }));
+        let unfit: Vec<_> = unfit.0.iter().map(ToString::to_string).collect();
+        println!("{}", json!({ "keys": keys, "correct": unfit, "cautions": node.cautions(), "configuration": text }));
     } else {
         // The report apart from the configuration, if both go to the terminal.
-        let report = report(&node, open);
+        let report = report(&node, &unfit.0, open);
         match &arguments.out {
             Some(out) => println!("{report}written to {}", out.display()),
             None => {
@@ -71,7 +72,7 @@ fn account_json(account: &Account) -> serde_json::Value {
 }
 
 /// A line a key, and what else is to be said.
-fn report(node: &CordaNode, open: usize) -> String {
+fn report(node: &CordaNode, unfit: &[Fault], open: usize) -> String {
     let mut out = format!("{}: {} keys, {open} to see to\n", node.path().display(), node.accounts().len());
     for Account { key, fate, remarks } in node.accounts() {
         out += &format!("  {key}: {fate}");
@@ -79,6 +80,9 @@ fn report(node: &CordaNode, open: usize) -> String {
             out += &format!("; {remark}");
         }
         out += "\n";
+    }
+    for fault in unfit {
+        out += &format!("  correct in what is written: {fault}\n");
     }
     for caution in node.cautions() {
         // Those of keys stand above.
