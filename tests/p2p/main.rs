@@ -137,7 +137,8 @@ fn a_node_whose_broker_is_away_delays_nobody_and_is_answered_when_it_is_back() {
         let (alice, bob) = (network.node("alice"), network.node("bob"));
         alice.stop();
         let worker = network.start_with(1, |command| {
-            command.args(["--set", "p2p.answer_hold_ms=1000"]);
+            // Long enough for a node on a laden machine to be connected with and to take an answer.
+            command.args(["--set", "p2p.answer_hold_ms=3000"]);
         });
         let waiting: Vec<_> = (0..20).map(|_| alice.send(&network, 1, alice.request().0)).collect();
         for _ in 0..50 {
@@ -150,7 +151,8 @@ fn a_node_whose_broker_is_away_delays_nobody_and_is_answered_when_it_is_back() {
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
         alice.start();
         let (request, tx_id) = alice.request();
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        // A request whose answer found nobody is given back after up to 30 s.
+        let deadline = tokio::time::Instant::now() + 3 * PATIENCE;
         let sent = async {
             while alice.send(&network, 1, request.clone()).await.expect("no panic").is_err() {
                 assert!(tokio::time::Instant::now() < deadline, "never answered");
