@@ -42,8 +42,8 @@ use tokio::task::JoinHandle;
 
 use crate::worker::{self, Worker};
 
-/// Longer than anything takes that happens at all.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything takes that happens at all: a request is given back after up to 30 s, perhaps more than once.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Roles of certificates (PROTOCOL i).
 const NODE_CA: u8 = 4;
