@@ -392,6 +392,45 @@ mod tests {
         assert_eq!(faults(&["network.tls_ca=ca.pem"]), ["network.tls_ca"]);
     }
 
+    /// HS10: whichever key is on the tokens, the tokens have to be named.
+    #[test]
+    fn keys_on_tokens_need_tokens_and_a_place_on_them() {
+        let faults = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+            let loaded = crate::config::load(None, &overrides);
+            loaded.err().map_or(Vec::new(), |faults| faults.0.into_iter().map(|fault| fault.key).collect())
+        };
+        let tokens = ["signing.module", "signing.tokens", "signing.pin"];
+        let named = ["signing.module=m.so", "signing.tokens=a", "signing.pin=file:p"];
+        let nodes = ["broker.kind=p2p", "p2p.tls_kind=pkcs11"];
+        let artemis = ["broker.kind=artemis", "broker.hosts=localhost:1", "broker.user=u", "broker.password=file:p"];
+        let peers = [&artemis[..], &["broker.senders=peers", "p2p.tls_kind=pkcs11"]].concat();
+        let identity = [
+            "identity.kind=pkcs11",
+            "identity.certificate=own.pem",
+            "identity.service_certificate=service.pem",
+            "p2p.addresses=localhost:1",
+        ];
+        for on_tokens in [&nodes[..], &peers, &identity] {
+            assert_eq!(faults(on_tokens), tokens, "{on_tokens:?}");
+            assert_eq!(faults(&[on_tokens, &named].concat()), Vec::<String>::new(), "{on_tokens:?}");
+        }
+        assert_eq!(faults(&["p2p.tls_kind=pkcs11"]), Vec::<String>::new(), "nobody asks for TLS");
+        let with = |key: &str, setting: &'static str| match key {
+            "p2p" => faults(&[&nodes[..], &named, &[setting]].concat()),
+            _ => faults(&[&identity[..], &named, &[setting]].concat()),
+        };
+        for (section, setting, fault) in [
+            ("p2p", "p2p.tls_key_label=", "p2p.tls_key_label"),
+            ("p2p", "p2p.tls_key_id=0g", "p2p.tls_key_id"),
+            ("p2p", "p2p.tls_certificate=", "p2p.tls_certificate"),
+            ("identity", "identity.key_label=", "identity.key_label"),
+            ("identity", "identity.key_id=123", "identity.key_id"),
+        ] {
+            assert_eq!(with(section, setting), [fault]);
+        }
+    }
+
     #[test]
     fn hosts_have_a_name_and_a_port() {
         for (text, expected) in [

@@ -411,9 +411,9 @@ fn faults_survived(settings: &Settings, workers: usize) -> Finding {
             format!("; brokers: {} of the {hosts} named, if they replicate", hosts.saturating_sub(1))
         }
     };
-    let tokens = match settings.signing.kind {
-        SignerKind::File | SignerKind::KeyStore => String::new(),
-        SignerKind::Pkcs11 => format!("; tokens: {}", count(&settings.signing.tokens).saturating_sub(1)),
+    let tokens = match settings.needs_tokens() {
+        false => String::new(),
+        true => format!("; tokens: {}", count(&settings.signing.tokens).saturating_sub(1)),
     };
     Finding::good(subject, format!("{workers}; {databases}{brokers}{tokens}"))
 }

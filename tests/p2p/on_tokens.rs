@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use notary_worker::client::judge::Answer;
 use notary_worker::domain::PublicKey;
+use notary_worker::keys::file::load_encrypted;
+use notary_worker::network::development::DevelopmentNetwork;
 
 use crate::renewal::{figure, shown_by_the_endpoint, shown_to_a_broker, wait_for};
 use crate::rig::{Network, Node, PATIENCE};
@@ -155,7 +157,11 @@ async fn openssl(rig: &Rig, party: &str, version: &str) -> Result<(), String> {
         &rig.network.address(1).to_string(),
     ]);
     let (certificate, key) = (format!("parties/{party}/tls.pem"), format!("parties/{party}/tls.p8"));
-    command.args(["-cert", &rig.file(&certificate), "-cert_chain", &rig.file(&certificate), "-key", &rig.file(&key)]);
+    let chain = fs::read_to_string(rig.file(&certificate)).expect("read");
+    // What the tool sends besides the first certificate.
+    let (_, others) = chain.split_once("-----END CERTIFICATE-----\n").expect("several");
+    fs::write(rig.file("others.pem"), others).expect("written");
+    command.args(["-cert", &rig.file(&certificate), "-cert_chain", &rig.file("others.pem"), "-key", &rig.file(&key)]);
     let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output()).await;
     let output = output.expect("no panic").expect("it starts");
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -304,8 +310,13 @@ fn keys_that_do_not_fit_or_are_the_service_key_are_refused() {
     refused(&["p2p.tls_key_label=none"], "no private key with label \"none\"");
     refused(&["p2p.tls_key_label="], "p2p.tls_key_label: name the TLS key");
     refused(&["signing.module="], "signing.module: name the vendor's PKCS#11 module");
-    refused(
-        &["signing.kind=pkcs11", "signing.key_label=notary-tls"],
-        "p2p.tls_key_label: it names the service key: make a key of its own",
+    let (code, said) = rig.says(
+        &["config", "check"],
+        &[rig.tls(), ["signing.kind=pkcs11", "signing.key_label=notary-tls"].map(String::from).into()].concat(),
     );
+    assert!(code == Some(2) && said.contains("p2p.tls_key_label: it names the service key"), "{code:?} {said}");
+    let passphrase = DevelopmentNetwork::open(&rig.network.dir()).passphrase().expect("there");
+    let service = load_encrypted(Path::new(&rig.file("keys/service.p8")), &passphrase).expect("a key");
+    replace(&rig.file("tls-1/tls.pem"), &rig.network.issue_tls(1, service.public_key(), None));
+    refused(&[], "the certificate is for the service key: TLS needs a key of its own");
 }

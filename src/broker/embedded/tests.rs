@@ -44,7 +44,7 @@ struct Talk {
 
 /// The entrance of clients, or that of nodes.
 fn entrance(for_nodes: bool) -> Entrance {
-    static TLS: OnceLock<PeerTls> = OnceLock::new();
+    static TLS: OnceLock<crate::tls::peers::PeerTls> = OnceLock::new();
     match for_nodes {
         false => Entrance::Secrets(Arc::new(Credentials::default())),
         true => {
