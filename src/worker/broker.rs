@@ -20,7 +20,7 @@ use crate::tls::peers::PeerTls;
 
 #[cfg(test)]
 pub(super) use self::p2p::identity as tls_identity_in_files;
-pub(super) use self::p2p::{examine as examine_p2p, examine_identity, identity_with_key as tls_identity};
+pub(super) use self::p2p::{Read, examine as examine_p2p, examine_identity, read_identity};
 pub use self::shared::Declared;
 pub(super) use self::shared::administrator;
 

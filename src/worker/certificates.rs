@@ -240,7 +240,14 @@ impl Renewal {
     /// renewed certificate for it; a certificate for another key has the tokens opened anew.
     fn renew(&self) -> Result<bool, StartError> {
         let in_force = self.tls.identity();
-        let identity = broker::tls_identity(&self.settings, &self.service_key, Some(&in_force), &self.runtime)?;
+        let identity = match broker::read_identity(&self.settings, &self.service_key, Some(&in_force))? {
+            broker::Read::Ready(identity) => identity,
+            broker::Read::OnTokens(unopened) => {
+                let runtime = self.runtime.clone();
+                let opened = credentials::wait(&self.runtime, async move { unopened.open(&runtime).await });
+                opened.ok_or_else(|| StartError::of("p2p")(&"the worker ends"))??
+            }
+        };
         if identity.chain() == in_force.chain() {
             return Ok(false);
         }

@@ -63,7 +63,7 @@ pub(super) struct Opened<K = PrivateKey> {
 /// A key that was opened, or that can be.
 pub(super) enum Key {
     /// In this process.
-    Here(PrivateKey),
+    Here(Box<PrivateKey>),
     /// On tokens, which were not asked yet.
     OnTokens(Box<pkcs11::Options>),
 }
@@ -163,7 +163,9 @@ impl Place<'_> {
     /// [`StartError`]; what is wrong about a file is for the operator to correct.
     pub(super) fn open(&self) -> Result<Opened<Key>, StartError> {
         match self {
-            Self::KeyStore(entry) => entry.open().map(|Opened { key, chain }| Opened { key: Key::Here(key), chain }),
+            Self::KeyStore(entry) => {
+                entry.open().map(|Opened { key, chain }| Opened { key: Key::Here(Box::new(key)), chain })
+            }
             Self::Tokens(tokens) => {
                 Ok(Opened { key: Key::OnTokens(Box::new(tokens.options()?)), chain: chain(tokens.certificate)? })
             }
@@ -173,7 +175,7 @@ impl Place<'_> {
                     true => file::load_encrypted(key.1, &fetch(*passphrase)?),
                 };
                 let key = read.map_err(|error| StartError::of(key.0)(&error).misconfigured())?;
-                Ok(Opened { key: Key::Here(key), chain: chain(*certificate)? })
+                Ok(Opened { key: Key::Here(Box::new(key)), chain: chain(*certificate)? })
             }
         }
     }
@@ -301,20 +303,16 @@ impl Entry<'_> {
     }
 }
 
-/// The worker's key for TLS with nodes, on its tokens. Blocks until it is known how each token is, on a thread that is not
-/// `runtime`'s.
+/// The worker's key for TLS with nodes, on its tokens.
 ///
 /// # Errors
 /// [`StartError`]: `setting` names the key.
-pub(super) fn open_tls_key(
+pub(super) async fn open_tls_key(
     setting: &'static str,
     options: pkcs11::Options,
     runtime: &Handle,
 ) -> Result<TransportKey, StartError> {
-    let handle = runtime.clone();
-    let opened = wait(runtime, async move { TransportKey::open(options, &handle).await });
-    let opened = opened.ok_or_else(|| StartError::of(setting)(&"the worker ends"))?;
-    opened.map_err(|error| key::not_open(setting, &error))
+    TransportKey::open(options, runtime).await.map_err(|error| key::not_open(setting, &error))
 }
 
 /// Who the worker is to nodes, with its key on tokens. Handshakes wait for signatures, on threads that are not `runtime`'s.
@@ -344,7 +342,7 @@ pub(super) fn certified_key(chain: &[Vec<u8>]) -> Option<PublicKey> {
     Some(Certificate::from_der(chain.first()?).ok()?.public_key().clone())
 }
 
-/// Waits on a thread that is not `runtime`'s for what runs there; `None` if the runtime ends first. A task of the runtime and not
+/// Waits on a thread that is none of `runtime`'s, those for blocking work included, for what runs there; `None` if the runtime ends first. A task of the runtime and not
 /// `block_on`: while the worker ends there is no clock for deadlines, and a task is dropped.
 pub(super) fn wait<T: Send + 'static>(runtime: &Handle, what: impl Future<Output = T> + Send + 'static) -> Option<T> {
     let (tell, told) = sync_channel(1);

@@ -270,7 +270,7 @@ fn on_tokens(place: &Place<'_>, setting: &'static str) -> Finding {
         let Key::OnTokens(options) = key else { return Ok(None) };
         let runtime = super::runtime(1).map_err(|error| StartError::of(setting)(&error))?;
         // Opening has every token sign, and verifies it.
-        let key = credentials::open_tls_key(setting, *options, runtime.handle())?;
+        let key = runtime.block_on(credentials::open_tls_key(setting, *options, runtime.handle()))?;
         Ok(Some((key.public_key().clone(), key.health(), chain)))
     };
     let advice =

@@ -77,11 +77,14 @@ pub(super) struct Publication {
 pub async fn publish(settings: &Settings, runtime: &Handle) -> Result<Published, StartError> {
     let key = super::key::open(settings, runtime).await?;
     let (owned, handle) = (settings.clone(), runtime.clone());
+    let draft = runtime.spawn_blocking(move || prepare(&owned)).await;
+    let draft = draft.map_err(|error| StartError::of("identity")(&error))??;
+    let failed = StartError::of("identity.certificate");
+    let draft = draft.ok_or_else(|| failed(&"names no file: there is nothing to publish"))?;
+    let publication = draft.unlock(runtime).await?;
+    let owned = settings.clone();
     // Reads files, and may ask the map.
     let published = runtime.spawn_blocking(move || {
-        let failed = StartError::of("identity.certificate");
-        let draft = prepare(&owned)?.ok_or_else(|| failed(&"names no file: there is nothing to publish"))?;
-        let publication = handle.block_on(draft.unlock(&handle))?;
         // A new worker may publish before it knows anybody.
         let known = network::load(&owned).map(|library| library.nodes().to_vec()).unwrap_or_default();
         let published = publication.sign(&key.signer, &known, &handle)?;
@@ -298,7 +301,7 @@ fn prepare(settings: &Settings) -> Result<Option<Draft>, StartError> {
             return Err(failed(&PublicationError::Key("worker")));
         }
         // One thread: it signs once in a while.
-        Key::Here(key) => Own::Open(Arc::new(FileKey::start(key, NonZeroUsize::MIN))),
+        Key::Here(key) => Own::Open(Arc::new(FileKey::start(*key, NonZeroUsize::MIN))),
         Key::OnTokens(options) => Own::OnTokens(options),
     };
     let mut files = vec![network::own_node_infos(settings).join(description.file_name())];

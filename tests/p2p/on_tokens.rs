@@ -44,6 +44,8 @@ impl Rig {
             format!("signing.pin_refusals={}", path("pin-refused")),
             "signing.profile=softhsm2".into(),
             "network.reload_ms=100".into(),
+            // What waits for tokens must not take the only thread that they need.
+            "worker.threads=1".into(),
         ]
     }
 
@@ -206,6 +208,8 @@ fn a_worker_has_all_its_private_keys_on_a_token() {
     let info = material::node_info(&published[0].as_ref().expect("it").path());
     assert_eq!(info.identities, [own.clone(), service.clone()]);
 
+    let (code, said) = rig.says(&["network", "publish"], &rig.all());
+    assert_eq!(code, Some(0), "{said}");
     let (_, said) = rig.says(&["doctor"], &rig.all());
     for setting in ["p2p.tls_key_label", "identity.key_label"] {
         let line = said.lines().find(|line| line.contains(setting)).unwrap_or_else(|| panic!("{setting}: {said}"));

@@ -13,6 +13,7 @@ use crate::broker::embedded::{self, Admission, Endpoint};
 use crate::broker::peers::{self, Bridges, PeerQueue};
 use crate::config::{Fault, KeyKind, Settings};
 use crate::domain::{PublicKey, X500Name};
+use crate::hsm::pkcs11;
 use crate::ports::clock::SystemClock;
 use crate::ports::finding::Finding;
 use crate::ports::{NetworkMap, Probe, RequestQueue};
@@ -45,15 +46,40 @@ pub(in crate::worker) fn identity(settings: &Settings) -> Result<Identity, Start
     identity.map_err(|error| StartError::of(place.setting())(&error).misconfigured())
 }
 
-/// Who the worker is to nodes, with its key; `in_force` has what is open already. Blocks as long as fetching passphrases and opening
-/// tokens takes, so it is not for a runtime's own threads.
-pub(in crate::worker) fn identity_with_key(
+/// Who the worker is to nodes, perhaps but for its key.
+pub(in crate::worker) enum Read {
+    /// With its key.
+    Ready(Identity),
+    /// The key is on tokens that have to be opened.
+    OnTokens(Unopened),
+}
+
+/// A chain whose key is on tokens.
+pub(in crate::worker) struct Unopened {
+    chain: Vec<Vec<u8>>,
+    options: Box<pkcs11::Options>,
+    key_setting: &'static str,
+    setting: &'static str,
+}
+
+impl Unopened {
+    /// Opens the tokens, and proves that they hold the key of the certificate.
+    pub(in crate::worker) async fn open(self, runtime: &Handle) -> Result<Identity, StartError> {
+        let key = credentials::open_tls_key(self.key_setting, *self.options, runtime).await?;
+        let identity = credentials::identity_on_tokens(self.chain, key, runtime);
+        identity.map_err(|error| StartError::of(self.setting)(&error).misconfigured())
+    }
+}
+
+/// Reads who the worker is to nodes; `in_force` has a key that is open already. Blocks as long as fetching passphrases takes.
+pub(in crate::worker) fn read_identity(
     settings: &Settings,
     service_key: &PublicKey,
     in_force: Option<&Identity>,
-    runtime: &Handle,
-) -> Result<Identity, StartError> {
+) -> Result<Read, StartError> {
     let place = credentials::tls(settings);
+    let setting = place.setting();
+    let wrong = |error| StartError::of(setting)(&error).misconfigured();
     let Opened { key, chain } = place.open()?;
     let certified = credentials::certified_key(&chain);
     check_apart(settings, certified.as_ref(), service_key)?;
@@ -63,17 +89,12 @@ pub(in crate::worker) fn identity_with_key(
             Some(in_force) if credentials::certified_key(in_force.chain()) == certified => in_force.recertified(chain),
             _ => {
                 // What can be known without the tokens comes first: they count wrong PINs.
-                let unopened = credentials::identity_unopened(chain.clone());
-                as_worker(
-                    settings,
-                    unopened.map_err(|error| StartError::of(place.setting())(&error).misconfigured())?,
-                )?;
-                let key = credentials::open_tls_key(place.key_setting(), *options, runtime)?;
-                credentials::identity_on_tokens(chain, key, runtime)
+                as_worker(settings, credentials::identity_unopened(chain.clone()).map_err(wrong)?)?;
+                return Ok(Read::OnTokens(Unopened { chain, options, key_setting: place.key_setting(), setting }));
             }
         },
     };
-    identity.map_err(|error| StartError::of(place.setting())(&error).misconfigured())
+    identity.map(Read::Ready).map_err(wrong)
 }
 
 /// The TLS key signs what other nodes have a say in, so it is no other key of the worker's.
@@ -89,9 +110,13 @@ fn check_apart(settings: &Settings, key: Option<&PublicKey>, service_key: &Publi
 
 /// TLS with nodes, as the worker.
 pub(super) async fn tls(settings: &Settings, service_key: &PublicKey, runtime: &Handle) -> Result<PeerTls, StartError> {
-    let (owned, key, handle) = (settings.clone(), service_key.clone(), runtime.clone());
-    let opened = runtime.spawn_blocking(move || identity_with_key(&owned, &key, None, &handle)).await;
-    let tls = as_worker(settings, opened.map_err(|error| StartError::of("p2p")(&error))??)?;
+    let (owned, key) = (settings.clone(), service_key.clone());
+    let read = runtime.spawn_blocking(move || read_identity(&owned, &key, None)).await;
+    let identity = match read.map_err(|error| StartError::of("p2p")(&error))?? {
+        Read::Ready(identity) => identity,
+        Read::OnTokens(unopened) => unopened.open(runtime).await?,
+    };
+    let tls = as_worker(settings, identity)?;
     match settings.p2p.tls_kind {
         KeyKind::File | KeyKind::KeyStore => Ok(tls),
         KeyKind::Pkcs11 => {
