@@ -341,6 +341,12 @@ impl CordaNode {
     }
 
     fn figures(&mut self, faults: &mut Vec<Fault>) {
+        // The port on which operators had the node, which is this node's alone on its machine. Loopback only, whatever its host is.
+        let key = "rpcSettings.adminAddress";
+        let port = self.conf.text(key).and_then(|address| address.rsplit_once(':')?.1.parse::<u16>().ok());
+        if let Some(port) = port.filter(|port| *port != 0) {
+            self.take(key, "observe.listen", format!("127.0.0.1:{port}"));
+        }
         let key = "notary.etaMessageThresholdSeconds";
         if let Some(text) = self.text(key) {
             match text.parse::<u32>() {

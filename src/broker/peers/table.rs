@@ -234,6 +234,8 @@ impl Table {
         let Some(peer) = state.own(to, id) else { return false };
         let news = matches!(peer.standing, Standing::Down { .. });
         peer.standing = Standing::Up;
+        // It let us in, which may have taken long: it has the same time as any other to take the first answer.
+        peer.progress = Instant::now();
         state.report();
         news
     }

@@ -50,6 +50,7 @@ fn a_folder_of_cordas_bootstrapper_gives_every_setting_id5_cf7() {
         ("network.parameters", "DIR/network-parameters"),
         ("network.node_infos", "DIR/additional-node-infos"),
         ("store.path", "DIR/notary/notary.store"),
+        ("observe.listen", "127.0.0.1:23075"),
     ] {
         assert_eq!(set.get(key).map(String::as_str), Some(value), "{key}");
     }

@@ -17,6 +17,9 @@ final class Child {
 
     private static final Duration STOP = Duration.ofSeconds(30);
 
+    /** How a process ends by SIGKILL, as Java tells it. */
+    static final int KILLED = 128 + 9;
+
     private static final Duration POLL = Duration.ofMillis(50);
 
     private final String name;
@@ -59,6 +62,17 @@ final class Child {
             process = builder.start();
         } catch (IOException e) {
             throw new java.io.UncheckedIOException(e);
+        }
+    }
+
+    /** Ready, or killed: by a fault that strikes as soon as it has anything to do. */
+    void awaitReadyOrKilled() {
+        try {
+            awaitReady();
+        } catch (AssertionError e) {
+            if (isAlive() || process.exitValue() != KILLED) {
+                throw e;
+            }
         }
     }
 

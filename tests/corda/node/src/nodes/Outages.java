@@ -47,9 +47,6 @@ final class Outages {
     /** Each of these is told to wait longer than the one before it. A worker takes no more from a bridge at once. */
     private static final int TOLD = 5;
 
-    /** How a process ends by SIGKILL, as Java tells it. */
-    private static final int KILLED = 128 + 9;
-
     /** A bridge that lost its worker tries again after 2, 4, 8, ... 60 s. */
     private static final Duration RECONNECT = Duration.ofSeconds(150);
 
@@ -162,7 +159,7 @@ final class Outages {
                 asked = ask(AT_ONCE);
                 requireAnswered(asked);
             } while (workers.isAlive(1));
-            requireEqual(KILLED, workers.awaitEnd(1, ClientNode.PATIENCE), "the worker's end");
+            requireEqual(Child.KILLED, workers.awaitEnd(1, ClientNode.PATIENCE), "the worker's end");
             workers.start(1);
             return requireRivalsRefused(asked);
         });
@@ -176,7 +173,7 @@ final class Outages {
             List<Asked> asked = ask(1);
             for (int i = 0; i < KILLS; i++) {
                 workers.start(1, Map.of("NOTARY_FAULTS", "before_publish=kill"), List.of());
-                requireEqual(KILLED, workers.awaitEnd(1, RECONNECT), "the worker's end");
+                requireEqual(Child.KILLED, workers.awaitEnd(1, RECONNECT), "the worker's end");
             }
             workers.startAll();
             requireAnswered(asked);

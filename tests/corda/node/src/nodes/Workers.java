@@ -77,14 +77,18 @@ public final class Workers implements AutoCloseable {
     }
 
     void start(int number) {
-        start(number, Map.of(), List.of());
+        launch(number);
+        children.get(number - 1).awaitReady();
     }
 
-    /** Starts one in a special condition: with words added to its environment and command. It lasts for this life. */
+    /**
+     * Starts one in a special condition: with words added to its environment and command. It lasts for this life, which
+     * may be short: what waits for it in a broker reaches it before it says that it serves.
+     */
     void start(int number, Map<String, String> environment, List<String> more) {
         children.set(number - 1, child(number, more));
         children.get(number - 1).start(environment);
-        children.get(number - 1).awaitReady();
+        children.get(number - 1).awaitReadyOrKilled();
     }
 
     int stop(int number) {
