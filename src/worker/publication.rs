@@ -76,13 +76,13 @@ pub(super) struct Publication {
 /// [`StartError`]: a certificate, a key, a folder or the map is not as it should be, or nothing is configured.
 pub async fn publish(settings: &Settings, runtime: &Handle) -> Result<Published, StartError> {
     let key = super::key::open(settings, runtime).await?;
-    let (owned, handle) = (settings.clone(), runtime.clone());
+    let owned = settings.clone();
     let draft = runtime.spawn_blocking(move || prepare(&owned)).await;
     let draft = draft.map_err(|error| StartError::of("identity")(&error))??;
     let failed = StartError::of("identity.certificate");
     let draft = draft.ok_or_else(|| failed(&"names no file: there is nothing to publish"))?;
     let publication = draft.unlock(runtime).await?;
-    let owned = settings.clone();
+    let (owned, handle) = (settings.clone(), runtime.clone());
     // Reads files, and may ask the map.
     let published = runtime.spawn_blocking(move || {
         // A new worker may publish before it knows anybody.
