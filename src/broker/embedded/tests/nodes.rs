@@ -552,8 +552,10 @@ async fn a_key_that_takes_its_time_delays_nothing_but_handshakes() {
     let ((first, second), caller) = tokio::join!(more, meanwhile);
     assert_eq!(caller, name("Alice"));
     for refused in [first, second] {
-        // An alert would be an error of the library's.
-        assert_eq!(refused.expect_err("no signature").kind(), std::io::ErrorKind::UnexpectedEof);
+        // An alert would be an error of the library's; what the client had on its way makes the end of a connection a reset.
+        let closed = [std::io::ErrorKind::UnexpectedEof, std::io::ErrorKind::ConnectionReset];
+        let error = refused.expect_err("no signature");
+        assert!(closed.contains(&error.kind()), "{error}");
     }
     eventually("both are counted", || door.refused(Refusal::Tls) == 2).await;
     plan.send(None).expect("open");
