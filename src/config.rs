@@ -151,12 +151,17 @@ sections! {
     /// is somebody else's business, such as of `notary network register`.
     identity: Identity {
         /// Where the worker's own certificate and its key lie: `file` is two PEM files, `keystore` a key store of Java's (JKS or PKCS#12)
-        /// such as a Corda node has. A renewed certificate for the same key is published without a restart.
+        /// such as a Corda node has, `pkcs11` a certificate in a PEM file and its key on the tokens of section `signing`. A renewed
+        /// certificate for the same key is published without a restart.
         kind: KeyKind = KeyKind::File;
         /// The certificate of the worker's own legal identity and those above it (PEM), own first. Empty: nothing is published.
         certificate: PathBuf = "";
         /// The private key of `certificate` (PEM, PKCS#8).
         key: PathBuf = "";
+        /// The label of the worker's own key on the tokens.
+        key_label: String = "notary-identity";
+        /// The id of the worker's own key on the tokens, in hex; empty if the label alone names it.
+        key_id: String = "";
         /// The key store (JKS or PKCS#12) with the worker's own certificate, those above it, and its key. Empty: nothing is published.
         keystore: PathBuf = "";
         /// The name of the worker's own key in the key store. This is what Corda calls it.
@@ -229,13 +234,18 @@ sections! {
         /// Under which addresses nodes reach `listen`: `HOST:PORT`, several separated by commas; for the worker's node info.
         addresses: String = "";
         /// Where the worker's TLS certificate and its key lie: `file` is two PEM files, `keystore` a key store of Java's (JKS or PKCS#12)
-        /// such as a Corda node has. A renewed certificate is taken up without a restart.
+        /// such as a Corda node has, `pkcs11` a certificate in a PEM file and its key on the tokens of section `signing`. A renewed
+        /// certificate is taken up without a restart.
         tls_kind: KeyKind = KeyKind::File;
         /// The worker's TLS certificate and those above it (PEM): its own first, then its node CA, the identity CA, perhaps the root.
         /// Its subject is `worker.name`.
         tls_certificate: PathBuf = "keys/tls.pem";
         /// The private key of `tls_certificate` (PEM, PKCS#8, ECDSA P-256).
         tls_key: PathBuf = "keys/tls.p8";
+        /// The label of the TLS key on the tokens: a key of its own, ECDSA P-256, as it signs what peers have a say in.
+        tls_key_label: String = "notary-tls";
+        /// The id of the TLS key on the tokens, in hex; empty if the label alone names it.
+        tls_key_id: String = "";
         /// The key store (JKS or PKCS#12) with the worker's TLS certificate, those above it, and its key.
         tls_keystore: PathBuf = "";
         /// The name of the TLS key in the key store. This is what Corda calls it.
@@ -430,6 +440,8 @@ pub enum KeyKind {
     File,
     /// In a key store of Java's.
     KeyStore,
+    /// The certificates in a PEM file, the key on the tokens of section `signing`.
+    Pkcs11,
 }
 
 /// Which keeper of the service key.
@@ -653,17 +665,18 @@ impl Settings {
     pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
         let (broker, store, signing) = (&self.broker, &self.store, &self.signing);
         let tls_store = self.p2p.tls_kind == KeyKind::KeyStore;
+        let tls_on_tokens = self.p2p.tls_kind == KeyKind::Pkcs11;
         let used = [
             (broker.kind.is_shared(), "broker.password", &broker.password),
             (broker.kind == BrokerKind::RabbitMq, "broker.management_password", &broker.management_password),
-            (self.speaks_to_nodes(), "p2p.tls_passphrase", &self.p2p.tls_passphrase),
+            (self.speaks_to_nodes() && !tls_on_tokens, "p2p.tls_passphrase", &self.p2p.tls_passphrase),
             (self.speaks_to_nodes() && tls_store, "p2p.tls_key_passphrase", &self.p2p.tls_key_passphrase),
             (store.kind == StoreKind::Postgres, "store.password", &store.password),
             (signing.kind != SignerKind::Pkcs11, "signing.passphrase", &signing.passphrase),
             (signing.kind == SignerKind::KeyStore, "signing.key_passphrase", &signing.key_passphrase),
-            (signing.kind == SignerKind::Pkcs11, "signing.pin", &signing.pin),
+            (self.needs_tokens(), "signing.pin", &signing.pin),
             (true, "network.root_passphrase", &self.network.root_passphrase),
-            (true, "identity.passphrase", &self.identity.passphrase),
+            (self.identity.kind != KeyKind::Pkcs11, "identity.passphrase", &self.identity.passphrase),
             (self.identity.kind == KeyKind::KeyStore, "identity.key_passphrase", &self.identity.key_passphrase),
         ];
         let used = used.into_iter().filter(|(used, _, secret)| *used && secret.is_configured());
@@ -677,6 +690,14 @@ impl Settings {
             BrokerKind::Artemis => self.broker.senders == Senders::Peers,
             BrokerKind::Embedded | BrokerKind::RabbitMq => false,
         }
+    }
+
+    /// Whether a key of the worker's is on the tokens of section `signing`.
+    pub fn needs_tokens(&self) -> bool {
+        let tls = self.speaks_to_nodes() && self.p2p.tls_kind == KeyKind::Pkcs11;
+        let named = !self.identity.certificate.as_os_str().is_empty();
+        let identity = named && self.identity.kind == KeyKind::Pkcs11;
+        tls || identity || self.signing.kind == SignerKind::Pkcs11
     }
 
     /// The defaults, with relative paths as they are.

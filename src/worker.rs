@@ -215,7 +215,7 @@ impl Worker {
         let http = Http::start(settings.observe.listen, exporter, Arc::clone(&health), pipeline.pulse(), runtime)
             .await
             .map_err(|error| StartError::of("observe.listen")(&format!("{}: {error}", settings.observe.listen)))?;
-        let following = certificates::follow(settings, broker.peer_tls.clone(), ends);
+        let following = certificates::follow(settings, broker.peer_tls.clone(), &service_key, ends, runtime);
         let _following = following.map_err(|error| StartError::of("certificates")(&error))?;
         tracing::info!(
             worker = settings.worker.name,

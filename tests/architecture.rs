@@ -54,7 +54,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("zip", &["network"]),
     ("cryptoki", &["hsm"]),
     ("rustls", &["tls", "broker", "sql", "network"]),
-    ("tokio_rustls", &["broker"]),
+    ("tokio_rustls", &["tls", "broker"]),
     ("sd_notify", &["observe"]),
     ("rustix", &["worker", "sql"]),
     ("toml", &["broker", "hsm", "config"]),
@@ -68,7 +68,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap_complete", &["commands"]),
     ("x509_cert", &["network"]),
     ("pkcs8", &["keys"]),
-    ("tokio", &["actors", "broker", "sql", "hsm", "keys", "network", "observe", "client", "worker", "commands"]),
+    ("tokio", &["actors", "tls", "broker", "sql", "hsm", "keys", "network", "observe", "client", "worker", "commands"]),
 ];
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::{ConfigSource, Exit, Failure};
-use crate::config::{Settings, SignerKind, StoreKind};
+use crate::config::{Settings, StoreKind};
 use crate::worker::process;
 
 /// The template; what stands between `@` is filled in.
@@ -54,7 +54,7 @@ fn unit(settings: &Settings, program: &str, config: &str) -> Result<String, Fail
         .replace("@STOP_SECONDS@", &process::stop_patience(settings).as_secs().to_string())
         .replace("@WRITABLE@", &writable.join(" "))
         .replace("@CREDENTIALS@\n", &credentials)
-        .replace("@PRIVATE_DEVICES@", if settings.signing.kind == SignerKind::Pkcs11 { "no" } else { "yes" }))
+        .replace("@PRIVATE_DEVICES@", if settings.needs_tokens() { "no" } else { "yes" }))
 }
 
 /// A path as it stands in a unit: percent signs doubled. One with a space or a quote would need more, and is refused.

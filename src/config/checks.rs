@@ -31,7 +31,14 @@ pub(super) fn validate(settings: &Settings) -> Vec<Fault> {
             "the key file has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
         }),
         SignerKind::KeyStore => key_store(settings, &mut faults),
-        SignerKind::Pkcs11 => tokens(settings, &mut faults),
+        SignerKind::Pkcs11 => {
+            let signing = &settings.signing;
+            let keys = ["signing.key_label", "signing.key_id"];
+            key_on_tokens("service", keys, &signing.key_label, &signing.key_id, &mut faults);
+        }
+    }
+    if settings.needs_tokens() {
+        tokens(settings, &mut faults);
     }
     faults.0
 }
@@ -106,6 +113,13 @@ fn tls_identity(settings: &Settings, faults: &mut Faulty) {
                 "the key store has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
             });
         }
+        KeyKind::Pkcs11 => {
+            faults.check(named(&p2p.tls_certificate), "p2p.tls_certificate", || {
+                "nodes speak TLS only: give the chain of the worker's TLS certificate".into()
+            });
+            let keys = ["p2p.tls_key_label", "p2p.tls_key_id"];
+            key_on_tokens("TLS", keys, &p2p.tls_key_label, &p2p.tls_key_id, faults);
+        }
     }
 }
 
@@ -128,6 +142,7 @@ fn identity(settings: &Settings, faults: &mut Faulty) {
             vec![("identity.certificate", named(&identity.certificate)), ("identity.key", named(&identity.key))]
         }
         KeyKind::KeyStore => vec![("identity.keystore", named(&identity.keystore))],
+        KeyKind::Pkcs11 => vec![("identity.certificate", named(&identity.certificate))],
     };
     let is_certified = named(&identity.service_certificate);
     let publishes = named(&settings.network.publish_dir) || is_certified;
@@ -142,6 +157,10 @@ fn identity(settings: &Settings, faults: &mut Faulty) {
         faults.check(identity.passphrase.is_configured(), "identity.passphrase", || {
             "the key store has no passphrase: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
         });
+    }
+    if identity.kind == KeyKind::Pkcs11 {
+        let keys = ["identity.key_label", "identity.key_id"];
+        key_on_tokens("worker's own", keys, &identity.key_label, &identity.key_id, faults);
     }
     let beside_its_key = settings.signing.kind == SignerKind::KeyStore;
     faults.check(is_certified || beside_its_key, "identity.service_certificate", || {
@@ -287,11 +306,15 @@ fn tokens(settings: &Settings, faults: &mut Faulty) {
     faults.check(signing.pin.is_configured(), "signing.pin", || {
         "the tokens have no PIN: give file:PATH, env:NAME, exec:COMMAND or credential:NAME".into()
     });
-    faults.check(!signing.key_label.is_empty() || !signing.key_id.is_empty(), "signing.key_label", || {
-        "name the service key by key_label, key_id, or both".into()
+}
+
+/// Where a key lies on the tokens.
+fn key_on_tokens(whose: &str, [label_key, id_key]: [&str; 2], label: &str, id: &str, faults: &mut Faulty) {
+    faults.check(!label.is_empty() || !id.is_empty(), label_key, || {
+        format!("name the {whose} key by its label, its id ({id_key}), or both")
     });
-    let hex = signing.key_id.len().is_multiple_of(2) && signing.key_id.chars().all(|c| c.is_ascii_hexdigit());
-    faults.check(hex, "signing.key_id", || format!("{:?} is not hex: two digits a byte", signing.key_id));
+    let hex = id.len().is_multiple_of(2) && id.chars().all(|c| c.is_ascii_hexdigit());
+    faults.check(hex, id_key, || format!("{id:?} is not hex: two digits a byte"));
 }
 
 /// Authorities, our certificate, its key: the last two together or not at all, and not without the first.
@@ -367,6 +390,45 @@ mod tests {
         assert_eq!(faults(&["network.url=https://map.example"]), ["network.tls_ca"]);
         assert_eq!(faults(&["network.url=https://map.example", "network.tls_ca=ca.pem"]), Vec::<String>::new());
         assert_eq!(faults(&["network.tls_ca=ca.pem"]), ["network.tls_ca"]);
+    }
+
+    /// HS10: whichever key is on the tokens, the tokens have to be named.
+    #[test]
+    fn keys_on_tokens_need_tokens_and_a_place_on_them() {
+        let faults = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+            let loaded = crate::config::load(None, &overrides);
+            loaded.err().map_or(Vec::new(), |faults| faults.0.into_iter().map(|fault| fault.key).collect())
+        };
+        let tokens = ["signing.module", "signing.tokens", "signing.pin"];
+        let named = ["signing.module=m.so", "signing.tokens=a", "signing.pin=file:p"];
+        let nodes = ["broker.kind=p2p", "p2p.tls_kind=pkcs11"];
+        let artemis = ["broker.kind=artemis", "broker.hosts=localhost:1", "broker.user=u", "broker.password=file:p"];
+        let peers = [&artemis[..], &["broker.senders=peers", "p2p.tls_kind=pkcs11"]].concat();
+        let identity = [
+            "identity.kind=pkcs11",
+            "identity.certificate=own.pem",
+            "identity.service_certificate=service.pem",
+            "p2p.addresses=localhost:1",
+        ];
+        for on_tokens in [&nodes[..], &peers, &identity] {
+            assert_eq!(faults(on_tokens), tokens, "{on_tokens:?}");
+            assert_eq!(faults(&[on_tokens, &named].concat()), Vec::<String>::new(), "{on_tokens:?}");
+        }
+        assert_eq!(faults(&["p2p.tls_kind=pkcs11"]), Vec::<String>::new(), "nobody asks for TLS");
+        let with = |key: &str, setting: &'static str| match key {
+            "p2p" => faults(&[&nodes[..], &named, &[setting]].concat()),
+            _ => faults(&[&identity[..], &named, &[setting]].concat()),
+        };
+        for (section, setting, fault) in [
+            ("p2p", "p2p.tls_key_label=", "p2p.tls_key_label"),
+            ("p2p", "p2p.tls_key_id=0g", "p2p.tls_key_id"),
+            ("p2p", "p2p.tls_certificate=", "p2p.tls_certificate"),
+            ("identity", "identity.key_label=", "identity.key_label"),
+            ("identity", "identity.key_id=123", "identity.key_id"),
+        ] {
+            assert_eq!(with(section, setting), [fault]);
+        }
     }
 
     #[test]

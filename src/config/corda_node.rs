@@ -267,7 +267,7 @@ impl CordaNode {
                 self.see_to(
                     key,
                     "the node's keys are in an HSM: for the service key set signing.kind = \"pkcs11\" with signing.module, \
-                     signing.tokens and signing.pin",
+                     signing.tokens and signing.pin, for the others identity.kind and p2p.tls_kind",
                 );
             }
         }

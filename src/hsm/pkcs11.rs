@@ -16,6 +16,7 @@ mod manage;
 mod pin;
 mod profile;
 mod token;
+mod transport;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -39,6 +40,7 @@ pub use self::keeper::serve as serve_keeper;
 pub use self::manage::{Imported, ListedKey, ListedToken, ManageError, Manager, Session};
 pub use self::pin::{FetchPin, PinSource, StampPin};
 pub use self::profile::Profile;
+pub use self::transport::TransportKey;
 
 /// Everything the adapter needs to know.
 #[derive(Clone)]

@@ -85,6 +85,11 @@ impl Description {
         &self.own.owning_key
     }
 
+    /// The service's key, as its certificate says.
+    pub fn service_key(&self) -> &PublicKey {
+        &self.service.owning_key
+    }
+
     /// The serial number of an earlier node info of this worker, whether it is still good or not. Only the worker's key may tell:
     /// who can write a file must not be able to use up the numbers.
     pub fn serial_of(&self, signed: &[u8]) -> Option<i64> {

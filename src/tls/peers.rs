@@ -5,6 +5,9 @@
 //! TLS 1.2 with the two suites that nodes know, and 1.3 where the other side offers it. No connection resumes another one, so that
 //! a certificate is looked at on every connection. Revocation is not looked at, see `network::verify_path`.
 
+mod handshakes;
+mod remote;
+
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -23,12 +26,16 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
+use self::handshakes::Threads;
+use self::remote::RemoteKey;
 use super::TlsError;
 use crate::domain::network::Route;
-use crate::domain::{Timestamp, X500Name};
+use crate::domain::{PublicKey, Timestamp, X500Name};
 use crate::keys::PrivateKey;
 use crate::network::{Certificate, PathError, Role, verify_path};
 use crate::ports::clock::Clock;
+
+pub use self::remote::Sign;
 
 /// The suites of Corda's nodes for TLS 1.2.
 const SUITES_TLS12: [CipherSuite; 2] =
@@ -82,6 +89,25 @@ impl Identity {
         Self::new(chain, ring::sign::any_supported_type(&der)?)
     }
 
+    /// The same with a key that is elsewhere, such as on a token: ECDSA on P-256. `sign` blocks while it waits for a signature, so
+    /// handshakes need threads of their own ([`PeerTls::on_own_threads`]).
+    ///
+    /// # Errors
+    /// [`TlsError::Identity`].
+    pub fn with_remote_key(chain: Vec<Vec<u8>>, public_key: PublicKey, sign: Sign) -> Result<Self, TlsError> {
+        let key = RemoteKey::new(public_key, sign);
+        let key = key.ok_or_else(|| TlsError::Identity("a key for TLS on a token must be ECDSA on P-256".into()))?;
+        Self::new(chain, Arc::new(key))
+    }
+
+    /// The same key with another chain: its renewed certificate.
+    ///
+    /// # Errors
+    /// [`TlsError::Identity`], as [`Self::new`].
+    pub fn recertified(&self, chain: Vec<Vec<u8>>) -> Result<Self, TlsError> {
+        Self::new(chain, Arc::clone(&self.key))
+    }
+
     /// The certificate's subject: the name by which peers know this worker.
     pub fn name(&self) -> &X500Name {
         &self.name
@@ -119,6 +145,7 @@ fn check_fits(certificate: &Certificate, key: &dyn SigningKey) -> Result<(), Tls
 #[derive(Clone)]
 pub struct PeerTls {
     shared: Arc<Shared>,
+    threads: Option<Arc<Threads>>,
 }
 
 struct Shared {
@@ -152,7 +179,8 @@ impl PeerTls {
         });
         check_believable(&identity, &root, &*clock)?;
         let identity = RwLock::new(certified(identity));
-        Ok(Self { shared: Arc::new(Shared { provider: Arc::new(provider), root, clock, identity }) })
+        let shared = Shared { provider: Arc::new(provider), root, clock, identity };
+        Ok(Self { shared: Arc::new(shared), threads: None })
     }
 
     /// Takes up a renewed identity.

@@ -18,7 +18,9 @@ use crate::network::development;
 use crate::ports::{NetworkMap, Probe, RequestQueue};
 use crate::tls::peers::PeerTls;
 
-pub(super) use self::p2p::{examine as examine_p2p, examine_identity, identity as tls_identity};
+#[cfg(test)]
+pub(super) use self::p2p::identity as tls_identity_in_files;
+pub(super) use self::p2p::{Read, examine as examine_p2p, examine_identity, read_identity};
 pub use self::shared::Declared;
 pub(super) use self::shared::administrator;
 
@@ -65,7 +67,7 @@ pub(super) async fn open(
             let probe: Arc<dyn Probe> = Arc::clone(&queue) as Arc<dyn Probe>;
             Ok(Broker { queue, probe: Some(probe), place, peer_tls: None, listening: Some(listening) })
         }
-        BrokerKind::P2p => p2p::open(settings, service_key, network_map, runtime),
+        BrokerKind::P2p => p2p::open(settings, service_key, network_map, runtime).await,
         BrokerKind::RabbitMq => shared::open_rabbitmq(settings, network_map, runtime).await,
         BrokerKind::Artemis => shared::open_artemis(settings, service_key, network_map, runtime).await,
     }

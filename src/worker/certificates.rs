@@ -9,9 +9,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+
 use super::{StartError, broker, credentials, network};
 use crate::config::{Settings, StoreKind};
-use crate::domain::Timestamp;
+use crate::domain::{PublicKey, Timestamp};
 use crate::network::{chain_expiry, parameters_expiry, pem_expiry};
 use crate::observe::certificates::{self as figures, Certificates};
 use crate::ports::Clock;
@@ -91,11 +93,21 @@ pub(super) struct Following {
 ///
 /// # Errors
 /// If the operating system starts no thread.
-pub(super) fn follow(settings: &Settings, tls: Option<PeerTls>, ends: Certificates) -> io::Result<Following> {
+pub(super) fn follow(
+    settings: &Settings,
+    tls: Option<PeerTls>,
+    service_key: &PublicKey,
+    ends: Certificates,
+    runtime: &Handle,
+) -> io::Result<Following> {
     let (stop, stopped) = sync_channel(1);
     let pause = Duration::from_millis(settings.network.reload_ms);
     let owned = settings.clone();
-    let tls = tls.map(|tls| (tls, Watch::new(TLS, credentials::tls(settings).files())));
+    let tls = tls.map(|tls| {
+        let renewal =
+            Renewal { tls, settings: settings.clone(), service_key: service_key.clone(), runtime: runtime.clone() };
+        (renewal, Watch::new(TLS, credentials::tls(settings).files()))
+    });
     // A thread of its own: a command that tells a passphrase may take ten seconds, a network file system longer.
     let thread = thread::Builder::new().name("certificates".into());
     thread.spawn(move || look_again_and_again(&owned, tls, &ends, pause, &stopped))?;
@@ -104,7 +116,7 @@ pub(super) fn follow(settings: &Settings, tls: Option<PeerTls>, ends: Certificat
 
 fn look_again_and_again(
     settings: &Settings,
-    mut tls: Option<(PeerTls, Watch)>,
+    mut tls: Option<(Renewal, Watch)>,
     ends: &Certificates,
     pause: Duration,
     stopped: &Receiver<()>,
@@ -121,9 +133,9 @@ fn look_again_and_again(
             found.filter_map(|found| Some((found.usage, found.at?))).for_each(|(usage, at)| ends.ends(usage, at));
             told = Some(stamps);
         }
-        if let Some((tls, watch)) = &mut tls {
-            watch.look(Instant::now(), || renew(tls, settings));
-            ends.ends(TLS, tls.identity().expires());
+        if let Some((renewal, watch)) = &mut tls {
+            watch.look(Instant::now(), || renewal.renew());
+            ends.ends(TLS, renewal.tls.identity().expires());
         }
         let today = SystemClock.now().seconds().div_euclid(DAY_SECONDS);
         if warned.replace(today) != Some(today) {
@@ -215,12 +227,31 @@ impl Watch {
     }
 }
 
-/// Has the identity in the files taken up, if it is another one than that in force.
-fn renew(tls: &PeerTls, settings: &Settings) -> Result<bool, StartError> {
-    let identity = broker::tls_identity(settings)?;
-    if identity.chain() == tls.identity().chain() {
-        return Ok(false);
+/// What taking up the worker's renewed certificate for TLS needs.
+struct Renewal {
+    tls: PeerTls,
+    settings: Settings,
+    service_key: PublicKey,
+    runtime: Handle,
+}
+
+impl Renewal {
+    /// Has the identity in the files taken up, if it is another one than that in force. Of a key on tokens, the open one serves a
+    /// renewed certificate for it; a certificate for another key has the tokens opened anew.
+    fn renew(&self) -> Result<bool, StartError> {
+        let in_force = self.tls.identity();
+        let identity = match broker::read_identity(&self.settings, &self.service_key, Some(&in_force))? {
+            broker::Read::Ready(identity) => identity,
+            broker::Read::OnTokens(unopened) => {
+                let runtime = self.runtime.clone();
+                let opened = credentials::wait(&self.runtime, async move { unopened.open(&runtime).await });
+                opened.ok_or_else(|| StartError::of("p2p")(&"the worker ends"))??
+            }
+        };
+        if identity.chain() == in_force.chain() {
+            return Ok(false);
+        }
+        self.tls.renew(identity).map_err(|error| StartError::of("p2p")(&error))?;
+        Ok(true)
     }
-    tls.renew(identity).map_err(|error| StartError::of("p2p")(&error))?;
-    Ok(true)
 }

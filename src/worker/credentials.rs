@@ -1,15 +1,22 @@
-//! Private keys with their certificates, as several sections of the settings name them: in two files, or in a key store.
+//! Private keys with their certificates, as several sections of the settings name them: in two files, in a key store, or the key on
+//! tokens and the certificates in a file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use super::StartError;
+use super::{StartError, key};
 use crate::config::{KeyKind, SecretRef, Settings, SignerKind};
+use crate::domain::PublicKey;
+use crate::hsm::pkcs11::{self, TransportKey};
 use crate::keys::keystore::{KeyStore, KeyStoreError};
 use crate::keys::{PrivateKey, file};
 use crate::network::Certificate;
-use crate::tls::peers::read_chain;
+use crate::tls::TlsError;
+use crate::tls::peers::{Identity, read_chain};
 
 /// A value, and the setting that it stands in.
 type Set<'a, T> = (&'static str, &'a T);
@@ -25,6 +32,16 @@ pub(super) enum Place<'a> {
     },
     /// JKS or PKCS#12.
     KeyStore(Entry<'a>),
+    /// PEM, and PKCS#11.
+    Tokens(OnTokens<'a>),
+}
+
+/// A key on the tokens of section `signing`.
+pub(super) struct OnTokens<'a> {
+    certificate: Set<'a, Path>,
+    label: Set<'a, str>,
+    id: Set<'a, str>,
+    settings: &'a Settings,
 }
 
 /// An entry of a key store.
@@ -38,9 +55,17 @@ pub(super) struct Entry<'a> {
 
 /// A key, and its certificates in DER: its own first, each certified by the next.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) key: PrivateKey,
+pub(super) struct Opened<K = PrivateKey> {
+    pub(super) key: K,
     pub(super) chain: Vec<Vec<u8>>,
+}
+
+/// A key that was opened, or that can be.
+pub(super) enum Key {
+    /// In this process.
+    Here(Box<PrivateKey>),
+    /// On tokens, which were not asked yet.
+    OnTokens(Box<pkcs11::Options>),
 }
 
 /// Where the worker's TLS certificate for nodes lies.
@@ -57,6 +82,12 @@ pub(super) fn tls(settings: &Settings) -> Place<'_> {
             alias: &p2p.tls_alias,
             passphrase: ("p2p.tls_passphrase", &p2p.tls_passphrase),
             key_passphrase: ("p2p.tls_key_passphrase", &p2p.tls_key_passphrase),
+        }),
+        KeyKind::Pkcs11 => Place::Tokens(OnTokens {
+            certificate: ("p2p.tls_certificate", &p2p.tls_certificate),
+            label: ("p2p.tls_key_label", &p2p.tls_key_label),
+            id: ("p2p.tls_key_id", &p2p.tls_key_id),
+            settings,
         }),
     }
 }
@@ -75,6 +106,12 @@ pub(super) fn identity(settings: &Settings) -> Option<Place<'_>> {
             alias: &identity.alias,
             passphrase: ("identity.passphrase", &identity.passphrase),
             key_passphrase: ("identity.key_passphrase", &identity.key_passphrase),
+        }),
+        KeyKind::Pkcs11 => Place::Tokens(OnTokens {
+            certificate: ("identity.certificate", &identity.certificate),
+            label: ("identity.key_label", &identity.key_label),
+            id: ("identity.key_id", &identity.key_id),
+            settings,
         }),
     };
     Some(place).filter(|place| !place.certificates().as_os_str().is_empty())
@@ -120,20 +157,25 @@ pub(super) fn signing(settings: &Settings) -> Entry<'_> {
 }
 
 impl Place<'_> {
-    /// Reads certificates and key. Blocks as long as fetching the passphrases takes.
+    /// Reads certificates and key; a key on tokens is left there. Blocks as long as fetching the passphrases takes.
     ///
     /// # Errors
     /// [`StartError`]; what is wrong about a file is for the operator to correct.
-    pub(super) fn open(&self) -> Result<Opened, StartError> {
+    pub(super) fn open(&self) -> Result<Opened<Key>, StartError> {
         match self {
-            Self::KeyStore(entry) => entry.open(),
+            Self::KeyStore(entry) => {
+                entry.open().map(|Opened { key, chain }| Opened { key: Key::Here(Box::new(key)), chain })
+            }
+            Self::Tokens(tokens) => {
+                Ok(Opened { key: Key::OnTokens(Box::new(tokens.options()?)), chain: chain(tokens.certificate)? })
+            }
             Self::Files { certificate, key, passphrase } => {
                 let read = match passphrase.1.is_configured() {
                     false => file::load_plain(key.1),
                     true => file::load_encrypted(key.1, &fetch(*passphrase)?),
                 };
                 let key = read.map_err(|error| StartError::of(key.0)(&error).misconfigured())?;
-                Ok(Opened { key, chain: chain(*certificate)? })
+                Ok(Opened { key: Key::Here(Box::new(key)), chain: chain(*certificate)? })
             }
         }
     }
@@ -146,6 +188,7 @@ impl Place<'_> {
         match self {
             Self::KeyStore(entry) => entry.chain(),
             Self::Files { certificate, .. } => chain(*certificate),
+            Self::Tokens(tokens) => chain(tokens.certificate),
         }
     }
 
@@ -154,14 +197,17 @@ impl Place<'_> {
         match self {
             Self::KeyStore(entry) => entry.store.1,
             Self::Files { certificate, .. } => certificate.1,
+            Self::Tokens(tokens) => tokens.certificate.1,
         }
     }
 
-    /// The file with the key, and the setting that names it.
-    pub(super) fn key(&self) -> (&'static str, &Path) {
+    /// The setting that names the key.
+    pub(super) fn key_setting(&self) -> &'static str {
         match self {
-            Self::KeyStore(entry) => entry.store,
-            Self::Files { key, .. } => *key,
+            Self::KeyStore(entry) => entry.store.0,
+            Self::Files { key, .. } => key.0,
+            Self::Tokens(tokens) if tokens.label.1.is_empty() => tokens.id.0,
+            Self::Tokens(tokens) => tokens.label.0,
         }
     }
 
@@ -170,6 +216,7 @@ impl Place<'_> {
         match self {
             Self::KeyStore(entry) => entry.store.0,
             Self::Files { certificate, .. } => certificate.0,
+            Self::Tokens(tokens) => tokens.certificate.0,
         }
     }
 
@@ -178,9 +225,30 @@ impl Place<'_> {
         let (named, secrets) = match self {
             Self::KeyStore(entry) => (vec![entry.store.1], vec![entry.passphrase.1, entry.key_passphrase.1]),
             Self::Files { certificate, key, passphrase } => (vec![certificate.1, key.1], vec![passphrase.1]),
+            Self::Tokens(tokens) => (vec![tokens.certificate.1], Vec::new()),
         };
         let secrets = secrets.into_iter().filter_map(SecretRef::source);
         named.into_iter().map(Path::to_owned).chain(secrets).collect()
+    }
+}
+
+impl OnTokens<'_> {
+    /// Where the key is. Nothing is loaded or connected.
+    fn options(&self) -> Result<pkcs11::Options, StartError> {
+        let options = key::on_tokens(self.settings, self.label, self.id).map_err(|faults| {
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            StartError::of(self.label.0)(&faults.join("; ")).misconfigured()
+        })?;
+        let signing = &self.settings.signing;
+        let of_service = signing.kind == SignerKind::Pkcs11
+            && options.key.label == signing.key_label
+            && hex::encode(&options.key.id).eq_ignore_ascii_case(&signing.key_id);
+        match of_service {
+            true => {
+                Err(StartError::of(self.label.0)(&"it names the service key: make a key of its own").misconfigured())
+            }
+            false => Ok(options),
+        }
     }
 }
 
@@ -233,6 +301,55 @@ impl Entry<'_> {
             _ => failed.misconfigured(),
         }
     }
+}
+
+/// The worker's key for TLS with nodes, on its tokens.
+///
+/// # Errors
+/// [`StartError`]: `setting` names the key.
+pub(super) async fn open_tls_key(
+    setting: &'static str,
+    options: pkcs11::Options,
+    runtime: &Handle,
+) -> Result<TransportKey, StartError> {
+    TransportKey::open(options, runtime).await.map_err(|error| key::not_open(setting, &error))
+}
+
+/// Who the worker is to nodes, with its key on tokens. Handshakes wait for signatures, on threads that are not `runtime`'s.
+pub(super) fn identity_on_tokens(
+    chain: Vec<Vec<u8>>,
+    key: TransportKey,
+    runtime: &Handle,
+) -> Result<Identity, TlsError> {
+    let (key, runtime) = (Arc::new(key), runtime.clone());
+    let public_key = key.public_key().clone();
+    let sign = move |message: &[u8]| {
+        let (key, message) = (Arc::clone(&key), message.to_vec());
+        wait(&runtime, async move { key.sign(&message).await.map_err(|error| error.to_string()) })
+            .unwrap_or_else(|| Err("the worker ends".into()))
+    };
+    Identity::with_remote_key(chain, public_key, Arc::new(sign))
+}
+
+/// The same before its tokens are asked: good for looking at its certificates.
+pub(super) fn identity_unopened(chain: Vec<Vec<u8>>) -> Result<Identity, TlsError> {
+    let public_key = certified_key(&chain).ok_or_else(|| TlsError::Identity("no certificate that reads".into()))?;
+    Identity::with_remote_key(chain, public_key, Arc::new(|_| Err("its token was not opened".into())))
+}
+
+/// The key that the first certificate of a chain is for.
+pub(super) fn certified_key(chain: &[Vec<u8>]) -> Option<PublicKey> {
+    Some(Certificate::from_der(chain.first()?).ok()?.public_key().clone())
+}
+
+/// Waits on a thread that is none of `runtime`'s, those for blocking work included, for what runs there; `None` if the runtime ends first. A task of the runtime and not
+/// `block_on`: while the worker ends there is no clock for deadlines, and a task is dropped.
+pub(super) fn wait<T: Send + 'static>(runtime: &Handle, what: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let (tell, told) = sync_channel(1);
+    runtime.spawn(async move {
+        let _ = tell.try_send(what.await);
+    });
+    told.recv().ok()
 }
 
 fn chain((setting, file): Set<'_, Path>) -> Result<Vec<Vec<u8>>, StartError> {
@@ -295,7 +412,7 @@ mod tests {
         assert_eq!(signing(&settings).chain().expect("opened"), service.chain);
         let root = network::root(&settings).expect("read");
         assert_eq!(service.chain[2], root.as_der());
-        let identity = broker::tls_identity(&settings).expect("opened");
+        let identity = broker::tls_identity_in_files(&settings).expect("opened");
         assert_eq!(identity.name().to_string(), settings.worker.name);
         PeerTls::new(root, identity, Arc::new(ThatDay)).expect("other nodes believe it");
     }
@@ -313,7 +430,7 @@ mod tests {
             ("p2p.tls_passphrase=file:SECRETS/none", "p2p.tls_passphrase", "No such file"),
         ] {
             let (_folder, settings) = settings(&[wrong]);
-            let error = broker::tls_identity(&settings).expect_err("refused");
+            let error = broker::tls_identity_in_files(&settings).expect_err("refused");
             assert!(error.part == part && error.reason.contains(said), "{wrong}: {error}");
         }
         for (wrong, part, said) in [

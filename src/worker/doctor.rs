@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::certificates::{CERTIFICATE_DAYS_MIN, InUse, days_left, in_use};
-use super::credentials::{self, Place};
-use super::{check_listed, load_network, publication};
+use super::credentials::{self, Key, Opened, Place};
+use super::{StartError, check_listed, load_network, publication};
 use crate::broker::embedded;
 use crate::config::{BrokerKind, Fault, KeyKind, Loaded, Senders, Settings, SignerKind, StoreKind};
 use crate::domain::network::NetworkView;
@@ -156,22 +156,27 @@ fn unused(loaded: &Loaded) -> Vec<Finding> {
         (loaded.settings.broker.kind, loaded.settings.store.kind, loaded.settings.signing.kind);
     let of_shared_brokers = ["hosts", "vhost", "user", "password", "tls_ca", "tls_certificate", "tls_key", "callers"];
     let of_postgres = ["url", "password", "tls_ca", "tls_certificate", "tls_key"];
-    let of_tokens = ["module", "tokens", "pin", "key_id", "profile"];
+    let of_tokens = ["module", "tokens", "pin", "profile"];
     let nodes = loaded.settings.speaks_to_nodes();
-    let tls_store = loaded.settings.p2p.tls_kind == KeyKind::KeyStore;
-    let own_store = loaded.settings.identity.kind == KeyKind::KeyStore;
-    let sections: [(&str, bool, &[&str]); 14] = [
+    let (tls, own) = (loaded.settings.p2p.tls_kind, loaded.settings.identity.kind);
+    let sections: [(&str, bool, &[&str]); 20] = [
         ("p2p", broker == BrokerKind::P2p, &["listen"]),
-        ("p2p", nodes, &["tls_kind", "tls_passphrase", "answer_hold_ms"]),
-        ("p2p", nodes && !tls_store, &["tls_certificate", "tls_key"]),
-        ("p2p", nodes && tls_store, &["tls_keystore", "tls_alias", "tls_key_passphrase"]),
-        ("identity", !own_store, &["certificate", "key"]),
-        ("identity", own_store, &["keystore", "alias", "key_passphrase"]),
+        ("p2p", nodes, &["tls_kind", "answer_hold_ms"]),
+        ("p2p", nodes && tls != KeyKind::Pkcs11, &["tls_passphrase"]),
+        ("p2p", nodes && tls != KeyKind::KeyStore, &["tls_certificate"]),
+        ("p2p", nodes && tls == KeyKind::File, &["tls_key"]),
+        ("p2p", nodes && tls == KeyKind::KeyStore, &["tls_keystore", "tls_alias", "tls_key_passphrase"]),
+        ("p2p", nodes && tls == KeyKind::Pkcs11, &["tls_key_label", "tls_key_id"]),
+        ("identity", own != KeyKind::KeyStore, &["certificate"]),
+        ("identity", own == KeyKind::File, &["key"]),
+        ("identity", own == KeyKind::KeyStore, &["keystore", "alias", "key_passphrase"]),
+        ("identity", own == KeyKind::Pkcs11, &["key_label", "key_id"]),
         ("broker", broker.is_shared(), &of_shared_brokers),
         ("broker", broker == BrokerKind::Embedded, &["listen", "users", "reply_hold_ms"]),
         ("store", store == StoreKind::Postgres, &of_postgres),
         ("store", store == StoreKind::Embedded, &["path", "cache_bytes_max"]),
-        ("signing", signing == SignerKind::Pkcs11, &of_tokens),
+        ("signing", loaded.settings.needs_tokens(), &of_tokens),
+        ("signing", signing == SignerKind::Pkcs11, &["key_label", "key_id"]),
         ("signing", signing == SignerKind::File, &["key"]),
         ("signing", signing == SignerKind::KeyStore, &["keystore", "alias", "key_passphrase"]),
         ("signing", signing != SignerKind::Pkcs11, &["passphrase"]),
@@ -244,16 +249,48 @@ fn network(settings: &Settings, service_key: Option<&PublicKey>, now: Timestamp)
 /// What the worker publishes of itself is right, and lasts.
 fn own_node_info(settings: &Settings, now: Timestamp) -> Vec<Finding> {
     let mut findings = publication::examine(settings, now);
-    findings.extend(credentials::identity(settings).map(|place| key_file(&place)));
+    findings.extend(credentials::identity(settings).map(|place| own_key(&place)));
     findings
 }
 
-/// The file with a key is closed to others.
-fn key_file(place: &Place<'_>) -> Finding {
-    let (setting, file) = place.key();
+/// A key of the worker's besides the service key: its file is closed to others, or tokens hold it.
+fn own_key(place: &Place<'_>) -> Finding {
+    let setting = place.key_setting();
     match place {
-        Place::Files { .. } => secrets::private(setting, file),
-        Place::KeyStore(_) => secrets::sealed(setting, file),
+        Place::Files { key, .. } => secrets::private(setting, key.1),
+        Place::KeyStore(_) => secrets::sealed(setting, place.certificates()),
+        Place::Tokens(_) => on_tokens(place, setting),
+    }
+}
+
+/// A key on the tokens is that of its certificate, which a signature proves.
+fn on_tokens(place: &Place<'_>, setting: &'static str) -> Finding {
+    let opened = || -> Result<_, StartError> {
+        let Opened { key, chain } = place.open()?;
+        let Key::OnTokens(options) = key else { return Ok(None) };
+        let runtime = super::runtime(1).map_err(|error| StartError::of(setting)(&error))?;
+        // Opening has every token sign, and verifies it.
+        let key = runtime.block_on(credentials::open_tls_key(setting, *options, runtime.handle()))?;
+        Ok(Some((key.public_key().clone(), key.health(), chain)))
+    };
+    let advice =
+        "correct the settings of the key and of section signing; `notary keys list` tells what is on the tokens";
+    match opened() {
+        Err(error) => Finding::fault(setting, error.reason, advice),
+        Ok(None) => Finding::good(setting, "not on a token"),
+        Ok(Some((key, _, chain))) if credentials::certified_key(&chain).as_ref() != Some(&key) => {
+            let found = format!("the tokens hold {key:?}, and {} certifies another", place.certificates().display());
+            Finding::fault(setting, found, "name the key of the certificate, or have the certificate issued again")
+        }
+        Ok(Some((_, health, _))) => {
+            let problems: Vec<String> = health.iter().filter_map(|(_, problem)| problem.clone()).collect();
+            match problems.is_empty() {
+                true => {
+                    Finding::good(setting, format!("a signature of {} token(s) fits the certificate", health.len()))
+                }
+                false => Finding::warning(setting, problems.join("; "), "see to these tokens; another one signs"),
+            }
+        }
     }
 }
 
@@ -306,7 +343,7 @@ fn tls(settings: &Settings) -> Vec<Finding> {
     let (broker, store) = (&settings.broker, &settings.store);
     let mut findings = Vec::new();
     if settings.speaks_to_nodes() {
-        findings.push(key_file(&credentials::tls(settings)));
+        findings.push(own_key(&credentials::tls(settings)));
     }
     if settings.signing.kind == SignerKind::KeyStore {
         findings.push(secrets::sealed("signing.keystore", &settings.signing.keystore));
@@ -374,9 +411,9 @@ fn faults_survived(settings: &Settings, workers: usize) -> Finding {
             format!("; brokers: {} of the {hosts} named, if they replicate", hosts.saturating_sub(1))
         }
     };
-    let tokens = match settings.signing.kind {
-        SignerKind::File | SignerKind::KeyStore => String::new(),
-        SignerKind::Pkcs11 => format!("; tokens: {}", count(&settings.signing.tokens).saturating_sub(1)),
+    let tokens = match settings.needs_tokens() {
+        false => String::new(),
+        true => format!("; tokens: {}", count(&settings.signing.tokens).saturating_sub(1)),
     };
     Finding::good(subject, format!("{workers}; {databases}{brokers}{tokens}"))
 }

@@ -54,11 +54,8 @@ pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Key, S
                 let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 failed(&faults.join("; ")).misconfigured()
             })?;
-            let key = TokenKey::open(options, runtime).await.map_err(|error| match error {
-                OpenError::Unavailable(_) => failed(&error),
-                OpenError::Pin(_) | OpenError::DifferentKeys(_) => failed(&error).misconfigured(),
-            })?;
-            let key = Arc::new(key);
+            let key = TokenKey::open(options, runtime).await;
+            let key = Arc::new(key.map_err(|error| not_open("service key", &error))?);
             Ok(Key { signer: Arc::clone(&key) as _, probe: Some(key) })
         }
         SignerKind::File | SignerKind::KeyStore => {
@@ -74,6 +71,15 @@ pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Key, S
             let key = Arc::new(unlocked.map_err(|error| asked(&error))??);
             Ok(Key { probe: Some(Arc::clone(&key) as Arc<dyn Probe>), signer: key })
         }
+    }
+}
+
+/// Why a worker without the key does not start.
+pub(super) fn not_open(part: &'static str, error: &OpenError) -> StartError {
+    let failed = StartError::of(part)(error);
+    match error {
+        OpenError::Unavailable(_) => failed,
+        OpenError::Pin(_) | OpenError::DifferentKeys(_) => failed.misconfigured(),
     }
 }
 
@@ -102,11 +108,24 @@ pub fn service_key_in_memory(settings: &Settings) -> Result<Option<PrivateKey>, 
     }
 }
 
-/// The tokens that the settings name, whatever `signing.kind` says. Nothing is loaded or connected.
+/// The tokens that the settings name and the service key on them, whatever `signing.kind` says. Nothing is loaded or connected.
 ///
 /// # Errors
 /// Every setting that is wrong.
 pub fn token_options(settings: &Settings) -> Result<pkcs11::Options, Vec<Fault>> {
+    let signing = &settings.signing;
+    on_tokens(settings, ("signing.key_label", &signing.key_label), ("signing.key_id", &signing.key_id))
+}
+
+/// A key on the tokens that the settings name, by its label and its id, and the settings that say so.
+///
+/// # Errors
+/// Every setting that is wrong.
+pub(super) fn on_tokens(
+    settings: &Settings,
+    (label_key, label): (&str, &str),
+    (id_key, id): (&str, &str),
+) -> Result<pkcs11::Options, Vec<Fault>> {
     let signing = &settings.signing;
     let mut faults = Vec::new();
     let mut fault = |key: &str, problem: String| faults.push(Fault { key: key.into(), problem });
@@ -121,12 +140,12 @@ pub fn token_options(settings: &Settings) -> Result<pkcs11::Options, Vec<Fault>>
     } else if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
         fault("signing.tokens", "a token is named twice".into());
     }
-    let id = hex::decode(&signing.key_id).unwrap_or_else(|error| {
-        fault("signing.key_id", format!("not hex: {error}"));
+    let id = hex::decode(id).unwrap_or_else(|error| {
+        fault(id_key, format!("not hex: {error}"));
         Vec::new()
     });
-    if signing.key_label.is_empty() && signing.key_id.is_empty() {
-        fault("signing.key_label", "give the key's label, or its id as signing.key_id".into());
+    if label.is_empty() && id.is_empty() {
+        fault(label_key, format!("give the key's label, or its id as {id_key}"));
     }
     let profile = Profile::find(&signing.profile).map_err(|error| fault("signing.profile", error));
     let (Ok(profile), true) = (profile, faults.is_empty()) else { return Err(faults) };
@@ -139,7 +158,7 @@ pub fn token_options(settings: &Settings) -> Result<pkcs11::Options, Vec<Fault>>
     Ok(pkcs11::Options {
         module: signing.module.clone(),
         tokens,
-        key: KeyPlace { label: signing.key_label.clone(), id },
+        key: KeyPlace { label: label.to_owned(), id },
         pin,
         profile,
         sessions: signing.sessions,

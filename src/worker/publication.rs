@@ -12,11 +12,12 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::certificates::Watch;
-use super::credentials::{self, Opened};
-use super::{StartError, network};
+use super::credentials::{self, Key, Opened};
+use super::{StartError, key, network};
 use crate::config::{Fault, Settings};
 use crate::domain::{PublicKey, Timestamp, X500Name};
 use crate::hsm::FileKey;
+use crate::hsm::pkcs11::{self, TokenKey};
 use crate::network::registration::parse_address;
 use crate::network::{
     Certificate, Description, HttpMap, Node, PathError, PublicationError, Snapshot, jittered, replace, verify_node_info,
@@ -30,6 +31,8 @@ use crate::ports::{Clock, Signer};
 const LISTED_WITHIN: Duration = Duration::from_secs(3_600);
 /// Bytes of our own node info.
 const NODE_INFO_LEN_MAX: u64 = 64 * 1024;
+/// Sessions with each token for the worker's own key: it signs once in a while.
+const SESSIONS: usize = 1;
 
 /// What publishing came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,14 +48,26 @@ pub struct Published {
     bytes: Vec<u8>,
 }
 
-/// Everything that publishing needs, but for the service key.
-pub(super) struct Publication {
+/// Everything that publishing needs, but for keys on tokens.
+struct Draft {
     description: Arc<Description>,
-    own: Arc<dyn Signer>,
+    own: Own,
     root: Certificate,
     /// The first is the worker's own memory of what it published.
     files: Vec<PathBuf>,
     map: Option<(HttpMap, String)>,
+}
+
+/// The worker's own key.
+enum Own {
+    Open(Arc<dyn Signer>),
+    OnTokens(Box<pkcs11::Options>),
+}
+
+/// Everything that publishing needs, but for the service key.
+pub(super) struct Publication {
+    draft: Draft,
+    own: Arc<dyn Signer>,
 }
 
 /// Publishes once.
@@ -61,11 +76,15 @@ pub(super) struct Publication {
 /// [`StartError`]: a certificate, a key, a folder or the map is not as it should be, or nothing is configured.
 pub async fn publish(settings: &Settings, runtime: &Handle) -> Result<Published, StartError> {
     let key = super::key::open(settings, runtime).await?;
+    let owned = settings.clone();
+    let draft = runtime.spawn_blocking(move || prepare(&owned)).await;
+    let draft = draft.map_err(|error| StartError::of("identity")(&error))??;
+    let failed = StartError::of("identity.certificate");
+    let draft = draft.ok_or_else(|| failed(&"names no file: there is nothing to publish"))?;
+    let publication = draft.unlock(runtime).await?;
     let (owned, handle) = (settings.clone(), runtime.clone());
     // Reads files, and may ask the map.
     let published = runtime.spawn_blocking(move || {
-        let failed = StartError::of("identity.certificate");
-        let publication = prepare(&owned)?.ok_or_else(|| failed(&"names no file: there is nothing to publish"))?;
         // A new worker may publish before it knows anybody.
         let known = network::load(&owned).map(|library| library.nodes().to_vec()).unwrap_or_default();
         let published = publication.sign(&key.signer, &known, &handle)?;
@@ -88,7 +107,12 @@ pub(super) async fn open(settings: &Settings, runtime: &Handle) -> Result<Option
     let owned = settings.clone();
     // Unlocking a key takes 0.1 s.
     let prepared = runtime.spawn_blocking(move || prepare(&owned)).await;
-    match prepared.map_err(|error| StartError::of("identity")(&error))? {
+    let prepared = match prepared.map_err(|error| StartError::of("identity")(&error))? {
+        Ok(Some(draft)) => draft.unlock(runtime).await.map(Some),
+        Ok(None) => return Ok(None),
+        Err(error) => Err(error),
+    };
+    match prepared {
         Err(error) if !error.is_misconfigured() => {
             tracing::error!(%error, "the worker's node info is not published");
             figures::published(false);
@@ -157,15 +181,26 @@ impl Keeper {
     /// Whether the certificates in the files are others than those published.
     fn renew(&mut self) -> Result<bool, StartError> {
         let Some(renewed) = prepare(&self.settings)? else { return Ok(false) };
-        let content = |publication: &Publication| publication.description.content();
-        if self.publication.as_ref().map(content) == Some(content(&renewed)) {
+        let in_force = self.publication.as_ref();
+        if in_force.is_some_and(|it| it.draft.description.content() == renewed.description.content()) {
             return Ok(false);
         }
         // Requests arrive under the key that the worker started with.
         if self.own_key.as_ref().is_some_and(|key| key != renewed.description.own_key()) {
             return Err(StartError::of("identity")(&"the worker's own key is another one: restart the worker"));
         }
-        self.publication = Some(renewed);
+        let publication = match in_force {
+            // The same key, as was seen: nothing that is open need be opened again.
+            Some(Publication { own, .. }) if own.public_key() == renewed.description.own_key() => {
+                Publication { own: Arc::clone(own), draft: renewed }
+            }
+            _ => {
+                let runtime = self.runtime.clone();
+                let unlocked = credentials::wait(&self.runtime, async move { renewed.unlock(&runtime).await });
+                unlocked.ok_or_else(|| StartError::of("identity")(&"the worker ends"))??
+            }
+        };
+        self.publication = Some(publication);
         Ok(true)
     }
 
@@ -177,7 +212,7 @@ impl Keeper {
         match done {
             Ok(()) => {
                 self.is_failing = false;
-                publication.map.is_some().then_some(LISTED_WITHIN)
+                publication.draft.map.is_some().then_some(LISTED_WITHIN)
             }
             Err(error) => {
                 // Said once a cause is new; nodes that know an earlier node info still find the worker.
@@ -213,17 +248,17 @@ pub(super) fn preflight(settings: &Settings) -> Vec<Fault> {
 /// Whether what is published is what there is to say.
 pub(super) fn examine(settings: &Settings, now: Timestamp) -> Vec<Finding> {
     let subject = "network: own node info";
-    let publication = match prepare(settings) {
+    let draft = match prepare(settings) {
         Ok(None) => return Vec::new(),
-        Ok(Some(publication)) => publication,
+        Ok(Some(draft)) => draft,
         Err(error) => return vec![Finding::fault(subject, error, "correct the section identity, or renew the file")],
     };
     let advice = "a running worker publishes it, and so does `notary network publish`";
-    vec![match publication.held(&[], now) {
+    vec![match draft.held(&[], now) {
         None => Finding::warning(subject, "it does not say yet what the configuration says", advice),
         Some((bytes, node)) => {
             let is_there = |file: &&PathBuf| std::fs::read(file).ok().as_deref() == Some(&bytes[..]);
-            match publication.files.iter().find(|file| !is_there(file)) {
+            match draft.files.iter().find(|file| !is_there(file)) {
                 Some(file) => Finding::warning(subject, format!("it is not in {}", file.display()), advice),
                 None => Finding::good(subject, format!("signed by both identities, serial {}", node.serial)),
             }
@@ -233,12 +268,11 @@ pub(super) fn examine(settings: &Settings, now: Timestamp) -> Vec<Finding> {
 
 /// The key of the worker's own identity, if the settings name its certificate.
 pub(super) fn own_key(settings: &Settings) -> Option<PublicKey> {
-    let chain = credentials::identity(settings)?.chain().ok()?;
-    Some(Certificate::from_der(chain.first()?).ok()?.public_key().clone())
+    credentials::certified_key(&credentials::identity(settings)?.chain().ok()?)
 }
 
-/// Reads what the settings name; nothing, if they ask for nothing.
-fn prepare(settings: &Settings) -> Result<Option<Publication>, StartError> {
+/// Reads what the settings name; nothing, if they ask for nothing. Tokens are not asked.
+fn prepare(settings: &Settings) -> Result<Option<Draft>, StartError> {
     let Some(place) = credentials::identity(settings) else { return Ok(None) };
     let Opened { chain: own, key } = place.open()?;
     let service = credentials::service_chain(settings)?;
@@ -259,80 +293,41 @@ fn prepare(settings: &Settings) -> Result<Option<Publication>, StartError> {
     if X500Name::parse(&settings.worker.name).ok().as_ref() != Some(name) {
         return Err(failed(&format!("the certificate is that of {name}, and the worker is {}", settings.worker.name)));
     }
-    if key.public_key() != description.own_key() {
-        return Err(failed(&PublicationError::Key("worker")));
+    if description.own_key() == description.service_key() {
+        return Err(failed(&"the worker's own key is the service key: make one of its own"));
     }
+    let own = match key {
+        Key::Here(key) if key.public_key() != description.own_key() => {
+            return Err(failed(&PublicationError::Key("worker")));
+        }
+        // One thread: it signs once in a while.
+        Key::Here(key) => Own::Open(Arc::new(FileKey::start(*key, NonZeroUsize::MIN))),
+        Key::OnTokens(options) => Own::OnTokens(options),
+    };
     let mut files = vec![network::own_node_infos(settings).join(description.file_name())];
     if !settings.network.publish_dir.as_os_str().is_empty() {
         files.push(settings.network.publish_dir.join(description.file_name()));
     }
     let map = network::http_map(settings)?.map(|map| (map, settings.network.url.clone()));
-    // One thread: it signs once in a while.
-    let own = Arc::new(FileKey::start(key, NonZeroUsize::MIN));
-    Ok(Some(Publication { description: Arc::new(description), own, root, files, map }))
+    Ok(Some(Draft { description: Arc::new(description), own, root, files, map }))
 }
 
-impl Publication {
-    /// The node info to publish: the one that was published last, or else a new one. Blocks for the time that two signatures take,
-    /// so it is not for a runtime's own threads.
-    fn sign(&self, service: &Arc<dyn Signer>, nodes: &[Node], runtime: &Handle) -> Result<Published, StartError> {
-        let failed = |error: &dyn core::fmt::Display| StartError::of("identity")(error);
-        let now = SystemClock.now();
-        let held = self.held(nodes, now);
-        let is_new = held.is_none();
-        let (bytes, node) = match held {
-            Some(held) => held,
-            None => {
-                let bytes = self.sign_new(service, nodes, runtime, now)?;
-                let node = verify_node_info(&bytes, &self.root, now).map_err(|error| failed(&error))?;
-                (bytes, node)
+impl Draft {
+    /// Opens the worker's own key where it is not open yet. It must be that of the certificate.
+    async fn unlock(self, runtime: &Handle) -> Result<Publication, StartError> {
+        let own = match &self.own {
+            Own::Open(own) => Arc::clone(own),
+            Own::OnTokens(options) => {
+                let part = "identity.key_label";
+                let options = pkcs11::Options { sessions: SESSIONS, ..(**options).clone() };
+                let key = TokenKey::open(options, runtime).await.map_err(|error| key::not_open(part, &error))?;
+                if key.public_key() != self.description.own_key() {
+                    return Err(StartError::of(part)(&PublicationError::Key("worker")).misconfigured());
+                }
+                Arc::new(key)
             }
         };
-        Ok(Published { node, is_new, files: self.files.clone(), map: None, bytes })
-    }
-
-    fn sign_new(
-        &self,
-        service: &Arc<dyn Signer>,
-        nodes: &[Node],
-        runtime: &Handle,
-        now: Timestamp,
-    ) -> Result<Vec<u8>, StartError> {
-        let failed = |error: &dyn core::fmt::Display| StartError::of("identity")(error);
-        let earlier = self.known_as(nodes).map(|node| node.serial);
-        // Also one that says something else, or that has ended.
-        let filed = self.files.iter().filter_map(|file| self.description.serial_of(&read(file)?));
-        let earlier: Vec<_> = earlier.chain(filed).collect();
-        let (description, root) = (Arc::clone(&self.description), self.root.clone());
-        let (own, service) = (Arc::clone(&self.own), Arc::clone(service));
-        let (tell, told) = sync_channel(1);
-        // A task of the runtime and not `block_on`: while the worker ends there is no clock for deadlines, and a task is dropped.
-        runtime.spawn(async move {
-            let _ = tell.try_send(description.sign(&*own, &*service, earlier, &root, now).await);
-        });
-        let signed = told.recv().map_err(|_| failed(&"the worker ends"))?;
-        signed.map_err(|error| match error {
-            PublicationError::Key(_) => failed(&error).misconfigured(),
-            error => failed(&error),
-        })
-    }
-
-    /// Writes it into the files and hands it in at the map.
-    fn spread(&self, published: Published) -> Result<Published, StartError> {
-        self.write(&published)?;
-        let Some((map, url)) = &self.map else { return Ok(published) };
-        map.publish(&published.bytes).map_err(|error| StartError::of("network.url")(&error))?;
-        Ok(Published { map: Some(url.clone()), ..published })
-    }
-
-    fn write(&self, published: &Published) -> Result<(), StartError> {
-        for file in &self.files {
-            if std::fs::read(file).ok().as_deref() != Some(&published.bytes[..]) {
-                replace(file, &published.bytes)
-                    .map_err(|error| StartError::of("identity")(&format!("{}: {error}", file.display())))?;
-            }
-        }
-        Ok(())
+        Ok(Publication { own, draft: self })
     }
 
     /// What was published last, if it says what there is to say and nobody knows a newer one that says something else. So a service
@@ -349,6 +344,67 @@ impl Publication {
     fn known_as<'n>(&self, nodes: &'n [Node]) -> impl Iterator<Item = &'n Node> {
         let own = self.description.own_name().clone();
         nodes.iter().filter(move |node| node.own().name == own)
+    }
+}
+
+impl Publication {
+    /// The node info to publish: the one that was published last, or else a new one. Blocks for the time that two signatures take,
+    /// so it is not for a runtime's own threads.
+    fn sign(&self, service: &Arc<dyn Signer>, nodes: &[Node], runtime: &Handle) -> Result<Published, StartError> {
+        let failed = |error: &dyn core::fmt::Display| StartError::of("identity")(error);
+        let now = SystemClock.now();
+        let held = self.draft.held(nodes, now);
+        let is_new = held.is_none();
+        let (bytes, node) = match held {
+            Some(held) => held,
+            None => {
+                let bytes = self.sign_new(service, nodes, runtime, now)?;
+                let node = verify_node_info(&bytes, &self.draft.root, now).map_err(|error| failed(&error))?;
+                (bytes, node)
+            }
+        };
+        Ok(Published { node, is_new, files: self.draft.files.clone(), map: None, bytes })
+    }
+
+    fn sign_new(
+        &self,
+        service: &Arc<dyn Signer>,
+        nodes: &[Node],
+        runtime: &Handle,
+        now: Timestamp,
+    ) -> Result<Vec<u8>, StartError> {
+        let failed = |error: &dyn core::fmt::Display| StartError::of("identity")(error);
+        let draft = &self.draft;
+        let earlier = draft.known_as(nodes).map(|node| node.serial);
+        // Also one that says something else, or that has ended.
+        let filed = draft.files.iter().filter_map(|file| draft.description.serial_of(&read(file)?));
+        let earlier: Vec<_> = earlier.chain(filed).collect();
+        let (description, root) = (Arc::clone(&draft.description), draft.root.clone());
+        let (own, service) = (Arc::clone(&self.own), Arc::clone(service));
+        let signing = async move { description.sign(&*own, &*service, earlier, &root, now).await };
+        let signed = credentials::wait(runtime, signing).ok_or_else(|| failed(&"the worker ends"))?;
+        signed.map_err(|error| match error {
+            PublicationError::Key(_) => failed(&error).misconfigured(),
+            error => failed(&error),
+        })
+    }
+
+    /// Writes it into the files and hands it in at the map.
+    fn spread(&self, published: Published) -> Result<Published, StartError> {
+        self.write(&published)?;
+        let Some((map, url)) = &self.draft.map else { return Ok(published) };
+        map.publish(&published.bytes).map_err(|error| StartError::of("network.url")(&error))?;
+        Ok(Published { map: Some(url.clone()), ..published })
+    }
+
+    fn write(&self, published: &Published) -> Result<(), StartError> {
+        for file in &self.draft.files {
+            if std::fs::read(file).ok().as_deref() != Some(&published.bytes[..]) {
+                replace(file, &published.bytes)
+                    .map_err(|error| StartError::of("identity")(&format!("{}: {error}", file.display())))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 #[path = "../material/mod.rs"]
 mod material;
 mod mixed;
+mod on_tokens;
 mod renewal;
 mod rig;
 #[path = "../rivals/mod.rs"]

@@ -49,7 +49,7 @@ impl Issued {
 }
 
 /// What a figure of the worker's says; 0 while it has not been told.
-fn figure(worker: &Worker, line: &str) -> f64 {
+pub(crate) fn figure(worker: &Worker, line: &str) -> f64 {
     let figures = worker.get("/metrics").1;
     let found = figures.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
     found.unwrap_or(0.0)
@@ -81,7 +81,7 @@ fn start(network: &Network, more: &[String]) -> Worker {
 }
 
 /// The worker's own certificate as a node sees it that connects now.
-async fn shown_by_the_endpoint(network: &Network, node: &Node) -> Vec<u8> {
+pub(crate) async fn shown_by_the_endpoint(network: &Network, node: &Node) -> Vec<u8> {
     let address = network.address(1);
     let addresses = vec![HostAndPort { host: address.ip().to_string(), port: address.port() }];
     let route = Route { addresses, names: vec![network.worker_name(1)] };
@@ -93,7 +93,7 @@ async fn shown_by_the_endpoint(network: &Network, node: &Node) -> Vec<u8> {
 }
 
 /// The worker's own certificate as a node sees it to which the worker connects now, with an answer.
-async fn shown_to_a_broker(network: &Network, node: &Arc<Node>) -> Vec<u8> {
+pub(crate) async fn shown_to_a_broker(network: &Network, node: &Arc<Node>) -> Vec<u8> {
     node.stop();
     let binding = async {
         loop {

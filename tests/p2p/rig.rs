@@ -125,6 +125,11 @@ impl Network {
         NodeIssuer::of(&self.dir()).identity(&self.worker_name(n), &self.worker_key(n), until)
     }
 
+    /// A TLS certificate of worker `n`, and those above it (PEM), for this key.
+    pub fn issue_tls(&self, n: usize, key: &PublicKey, until: Option<(i32, u8)>) -> String {
+        NodeIssuer::of(&self.dir()).tls(&self.worker_name(n), key, until)
+    }
+
     /// The service's inbox.
     pub fn service_inbox(&self) -> String {
         format!("p2p.inbound.{}", self.service.owning_key.name_hash())
@@ -447,6 +452,13 @@ impl NodeIssuer {
     /// The same with a certificate that ends with the first day of a year's month.
     fn issue_until(&self, name: &X500Name, folder: &Path, until: Option<(i32, u8)>) {
         std::fs::create_dir_all(folder).expect("a folder");
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+        create(&folder.join("tls.p8"), key.serialize_pem().as_bytes()).expect("it can be written");
+        let public_key = load_plain(&folder.join("tls.p8")).expect("a key").public_key().clone();
+        std::fs::write(folder.join("tls.pem"), self.tls(name, &public_key, until)).expect("it can be written");
+    }
+
+    fn tls(&self, name: &X500Name, key: &PublicKey, until: Option<(i32, u8)>) -> String {
         let identity_ca = Issuer::new(params(&self.identity_ca.legal_name().expect("a name"), None), pair(&self.key));
         let node_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
         let mut node_params = params(name, Some(NODE_CA));
@@ -454,15 +466,12 @@ impl NodeIssuer {
         node_params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let node = node_params.signed_by(&node_key, &identity_ca).expect("issued");
         let node_ca = Issuer::new(node_params, node_key);
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
         let mut own = params(name, Some(TLS));
         if let Some((year, month)) = until {
             own.not_after = rcgen::date_time_ymd(year, month, 1);
         }
-        let own = own.signed_by(&key, &node_ca).expect("issued");
-        let chain = [own.pem(), node.pem(), self.identity_ca.to_pem(), self.root.to_pem()].concat();
-        std::fs::write(folder.join("tls.pem"), chain).expect("it can be written");
-        create(&folder.join("tls.p8"), key.serialize_pem().as_bytes()).expect("it can be written");
+        let own = own.signed_by(&Certified(key), &node_ca).expect("issued");
+        [own.pem(), node.pem(), self.identity_ca.to_pem(), self.root.to_pem()].concat()
     }
 
     fn identity(&self, name: &X500Name, key: &PublicKey, until: Option<(i32, u8)>) -> String {

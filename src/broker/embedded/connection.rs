@@ -9,7 +9,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
 
 use super::super::amqp::performative::{self, ErrorInfo};
 use super::conversation::Conversation;
@@ -32,14 +31,14 @@ const TICK_MIN: Duration = Duration::from_millis(10);
 /// Serves one peer until it is gone. `place` is one of those for peers that have not said who they are.
 pub(super) async fn serve(stream: TcpStream, peer: impl fmt::Display + Copy, shared: Arc<Shared>, place: Handshake) {
     let deadline = Instant::now() + shared.limits.handshake_timeout;
-    let settings = match &shared.entrance {
+    let (tls, settings) = match &shared.entrance {
         Entrance::Secrets(authenticator) => {
             let authenticator = Arc::clone(authenticator);
             return converse_as(stream, peer, Proof::Secret(&*authenticator), deadline, shared, place).await;
         }
-        Entrance::Certificates { tls, .. } => Arc::clone(tls),
+        Entrance::Certificates { tls, settings, .. } => (tls, settings),
     };
-    let stream = match timeout_at(deadline, TlsAcceptor::from(settings).accept(stream)).await {
+    let stream = match timeout_at(deadline, tls.accept(settings, stream)).await {
         Ok(Ok(stream)) => stream,
         // Whoever only looks whether somebody listens, or goes away, is not worth a line.
         Ok(Err(error)) if error.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>()) => return,

@@ -144,7 +144,7 @@ enum Entrance {
     /// Clients on this machine, by their secrets.
     Secrets(Arc<dyn Authenticator>),
     /// Nodes, by their certificates.
-    Certificates { tls: Arc<rustls::ServerConfig>, admission: Admission },
+    Certificates { tls: PeerTls, settings: Arc<rustls::ServerConfig>, admission: Admission },
 }
 
 impl Shared {
@@ -236,7 +236,7 @@ impl Endpoint {
         admission: Admission,
         runtime: &Handle,
     ) -> Result<Self, ListenError> {
-        let entrance = Entrance::Certificates { tls: tls.server()?, admission };
+        let entrance = Entrance::Certificates { tls: tls.clone(), settings: tls.server()?, admission };
         Self::start(settings, entrance, runtime)
     }
 

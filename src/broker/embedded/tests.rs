@@ -44,16 +44,17 @@ struct Talk {
 
 /// The entrance of clients, or that of nodes.
 fn entrance(for_nodes: bool) -> Entrance {
-    static TLS: OnceLock<Arc<rustls::ServerConfig>> = OnceLock::new();
+    static TLS: OnceLock<crate::tls::peers::PeerTls> = OnceLock::new();
     match for_nodes {
         false => Entrance::Secrets(Arc::new(Credentials::default())),
         true => {
-            let tls = TLS.get_or_init(|| Net::new().tls("Worker").server().expect("settings"));
+            let tls = TLS.get_or_init(|| Net::new().tls("Worker"));
+            let settings = tls.server().expect("settings");
             // As if peers came to be stuck, and left the network, at any moment.
             let asked = AtomicU32::new(0);
             let admission: Admission =
                 Arc::new(move |_| [64, 2, 64, 64, 0][asked.fetch_add(1, Ordering::Relaxed) as usize % 5]);
-            Entrance::Certificates { tls: Arc::clone(tls), admission }
+            Entrance::Certificates { tls: tls.clone(), settings, admission }
         }
     }
 }

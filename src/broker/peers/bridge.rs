@@ -9,7 +9,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::table::{Answer, BridgeId, Next, TAKES_NOTHING};
@@ -147,14 +146,13 @@ impl Bridge {
 
     async fn connect_to(&self, address: &HostAndPort, route: &Route) -> Result<Connection, String> {
         let Shared { limits, tls, runtime, container_id, .. } = &*self.shared;
-        let (config, name) = tls.client(route).map_err(|error| error.to_string())?;
         let step = limits.step_timeout;
         let late = |what: &str| format!("{what} took longer than {step:?}");
         let connecting = TcpStream::connect((address.host.as_str(), address.port));
         let socket = timeout(step, connecting).await.map_err(|_| late("connecting"))?;
         let socket = socket.map_err(|error| error.to_string())?;
         socket.set_nodelay(true).map_err(|error| error.to_string())?;
-        let securing = timeout(step, TlsConnector::from(config).connect(name, socket)).await;
+        let securing = timeout(step, tls.connect(route, socket)).await;
         let stream = securing.map_err(|_| late("the TLS handshake"))?.map_err(|error| handshake_fault(&error))?;
         let options = ConnectOptions {
             host: address.host.clone(),

@@ -219,11 +219,15 @@ impl Keeping {
 
     /// Starts a keeper and has it prove that it holds the key.
     async fn open(&mut self) -> Result<Keeper, State> {
-        let deadline = Instant::now() + OPEN_DEADLINE;
         let aside = |error: &dyn std::fmt::Display| State::Aside(error.to_string());
-        let pin = match self.options.profile.login {
-            Login::Pin => Some(Pin(self.pin().await?)),
+        let turn = match self.options.profile.login {
+            Login::Pin => Some(self.notes.turn(&self.label).await),
             Login::AtDevice | Login::None => None,
+        };
+        let deadline = Instant::now() + OPEN_DEADLINE;
+        let pin = match turn {
+            Some(_) => Some(Pin(self.pin().await?)),
+            None => None,
         };
         let mut keeper =
             Keeper::start(&self.options, &self.label).map_err(|error| aside(&format!("its keeper: {error}")))?;
@@ -248,6 +252,8 @@ impl Keeping {
             }
             _ => return Err(aside(&"its keeper answered out of turn")),
         };
+        // It is logged in: the PIN is right.
+        drop(turn);
         let public_key = PublicKey::from_spki(&opened.public_key.0).map_err(|error| aside(&error))?;
 
         // What the token says about its key proves nothing: a signature does.

@@ -7,9 +7,10 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
 use zeroize::Zeroizing;
 
 /// Fetches the PIN; may block.
@@ -35,26 +36,52 @@ struct Note {
     stamp: Option<String>,
 }
 
-/// The notes, shared by all tokens of an adapter.
+/// The notes of one file, shared by all of a process who use it: several keys of a worker may be on one token, and each of them
+/// trying a wrong PIN once would be three tries.
 #[derive(Clone)]
 pub(super) struct PinNotes {
     source: PinSource,
-    noted: Arc<Mutex<BTreeMap<String, Note>>>,
+    shared: Arc<Shared>,
 }
+
+#[derive(Default)]
+struct Shared {
+    noted: Mutex<BTreeMap<String, Note>>,
+    turns: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// By file; those of nobody are left out when another one is opened.
+static IN_USE: Mutex<BTreeMap<PathBuf, Weak<Shared>>> = Mutex::new(BTreeMap::new());
 
 /// Bytes of the notes' file that are read: a line for each token.
 const FILE_LEN_MAX: u64 = 64 * 1024;
 
 impl PinNotes {
     pub(super) fn read(source: PinSource) -> Self {
+        let Some(path) = source.notes.clone() else { return Self { source, shared: Arc::default() } };
+        let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = in_use.get(&path).and_then(Weak::upgrade) {
+            return Self { source, shared };
+        }
         let mut noted = BTreeMap::new();
-        if let Some(path) = &source.notes
-            && std::fs::metadata(path).is_ok_and(|found| found.len() <= FILE_LEN_MAX)
-            && let Ok(text) = std::fs::read_to_string(path)
+        if std::fs::metadata(&path).is_ok_and(|found| found.len() <= FILE_LEN_MAX)
+            && let Ok(text) = std::fs::read_to_string(&path)
         {
             noted = serde_json::from_str(&text).unwrap_or_default();
         }
-        Self { source, noted: Arc::new(Mutex::new(noted)) }
+        let shared = Arc::new(Shared { noted: Mutex::new(noted), ..Shared::default() });
+        in_use.retain(|_, shared| shared.strong_count() > 0);
+        in_use.insert(path, Arc::downgrade(&shared));
+        Self { source, shared }
+    }
+
+    /// One at a time tries a PIN with `token`, from [`Self::pin_for`] until it is known, and noted, whether it was right.
+    pub(super) async fn turn(&self, token: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.shared.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(token.to_owned()).or_default())
+        };
+        turn.lock_owned().await
     }
 
     /// The PIN for `token`, unless that token has refused it. A note about another secret than today's is dropped.
@@ -63,7 +90,7 @@ impl PinNotes {
     /// Why it must not be tried, or cannot be had.
     pub(super) fn pin_for(&self, token: &str) -> Result<Zeroizing<String>, NoPin> {
         let stamp = (self.source.stamp)();
-        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(note) = noted.get(token) {
             if note.stamp.is_none() || note.stamp == stamp {
                 return Err(NoPin::Refused(self.standing(note)));
@@ -77,7 +104,7 @@ impl PinNotes {
 
     /// Notes that `token` refused the PIN.
     pub(super) fn refused(&self, token: &str) {
-        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner);
         noted.insert(token.to_owned(), Note { stamp: (self.source.stamp)() });
         self.write(&noted);
     }
@@ -162,6 +189,26 @@ mod tests {
         assert!(!file.exists(), "nothing is left to note");
     }
 
+    /// Goal: keys of one process on one token try a wrong PIN once in all, also at the same moment.
+    #[tokio::test]
+    async fn the_keys_of_a_process_try_a_wrong_pin_once_in_all() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("pin-refused");
+        let keys: Vec<_> = (0..3).map(|_| PinNotes::read(source(Some("monday"), Some(file.clone())))).collect();
+        let tries = keys.iter().map(|notes| async {
+            let _turn = notes.turn("a").await;
+            let tried = allowed(notes, "a");
+            // The token answers in its own time.
+            tokio::task::yield_now().await;
+            if tried {
+                notes.refused("a");
+            }
+            tried
+        });
+        let tried = futures_util::future::join_all(tries).await;
+        assert_eq!(tried.into_iter().filter(|tried| *tried).count(), 1);
+    }
+
     #[test]
     fn where_a_change_cannot_be_told_the_note_stands_until_it_is_deleted() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -170,6 +217,7 @@ mod tests {
         let next = PinNotes::read(source(None, Some(file.clone())));
         let Err(NoPin::Refused(why)) = next.pin_for("a") else { panic!("it would be tried") };
         assert!(why.contains(file.to_str().expect("UTF-8")), "{why}");
+        drop(next);
         std::fs::remove_file(&file).expect("deleted");
         assert!(allowed(&PinNotes::read(source(None, Some(file))), "a"));
     }

@@ -113,7 +113,7 @@ fn strangers_are_refused_with_a_reason_that_names_them() {
             clock: net.clock.clone(),
             identity: RwLock::new(certified(identity)),
         };
-        PeerTls { shared: Arc::new(shared) }
+        PeerTls { shared: Arc::new(shared), threads: None }
     };
     assert!(refusal(of_stranger, server(&worker)).starts_with("client: "), "it does not believe us either");
 

@@ -1,17 +1,19 @@
 //! The worker as a node among Corda nodes: its endpoint for them, and its bridges to them.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::super::credentials::{self, Opened};
+use super::super::credentials::{self, Key, Opened};
 use super::super::{network, publication};
 use super::{Broker, SECTIONS_BYTES_MAX, StartError, inbox};
 use crate::broker::embedded::{self, Admission, Endpoint};
 use crate::broker::peers::{self, Bridges, PeerQueue};
-use crate::config::{Fault, Settings};
+use crate::config::{Fault, KeyKind, Settings};
 use crate::domain::{PublicKey, X500Name};
+use crate::hsm::pkcs11;
 use crate::ports::clock::SystemClock;
 use crate::ports::finding::Finding;
 use crate::ports::{NetworkMap, Probe, RequestQueue};
@@ -27,23 +29,109 @@ const REST_MAX: Duration = Duration::from_secs(30);
 
 /// What can be checked without listening.
 pub(super) fn preflight(settings: &Settings) -> Vec<Fault> {
-    match tls(settings) {
+    match believed(settings) {
         Ok(_) => Vec::new(),
         Err(error) => vec![Fault { key: error.part.into(), problem: error.reason }],
     }
 }
 
-/// Who the worker is to nodes.
+/// Who the worker is to nodes, as its files say: a key on tokens is not opened, and signs nothing.
 pub(in crate::worker) fn identity(settings: &Settings) -> Result<Identity, StartError> {
     let place = credentials::tls(settings);
     let Opened { key, chain } = place.open()?;
-    let failed = StartError::of(place.setting());
-    Identity::from_private_key(chain, &key).map_err(|error| failed(&error).misconfigured())
+    let identity = match key {
+        Key::Here(key) => Identity::from_private_key(chain, &key),
+        Key::OnTokens(_) => credentials::identity_unopened(chain),
+    };
+    identity.map_err(|error| StartError::of(place.setting())(&error).misconfigured())
+}
+
+/// Who the worker is to nodes, perhaps but for its key.
+pub(in crate::worker) enum Read {
+    /// With its key.
+    Ready(Identity),
+    /// The key is on tokens that have to be opened.
+    OnTokens(Unopened),
+}
+
+/// A chain whose key is on tokens.
+pub(in crate::worker) struct Unopened {
+    chain: Vec<Vec<u8>>,
+    options: Box<pkcs11::Options>,
+    key_setting: &'static str,
+    setting: &'static str,
+}
+
+impl Unopened {
+    /// Opens the tokens, and proves that they hold the key of the certificate.
+    pub(in crate::worker) async fn open(self, runtime: &Handle) -> Result<Identity, StartError> {
+        let key = credentials::open_tls_key(self.key_setting, *self.options, runtime).await?;
+        let identity = credentials::identity_on_tokens(self.chain, key, runtime);
+        identity.map_err(|error| StartError::of(self.setting)(&error).misconfigured())
+    }
+}
+
+/// Reads who the worker is to nodes; `in_force` has a key that is open already. Blocks as long as fetching passphrases takes.
+pub(in crate::worker) fn read_identity(
+    settings: &Settings,
+    service_key: &PublicKey,
+    in_force: Option<&Identity>,
+) -> Result<Read, StartError> {
+    let place = credentials::tls(settings);
+    let setting = place.setting();
+    let wrong = |error| StartError::of(setting)(&error).misconfigured();
+    let Opened { key, chain } = place.open()?;
+    let certified = credentials::certified_key(&chain);
+    check_apart(settings, certified.as_ref(), service_key)?;
+    let identity = match key {
+        Key::Here(key) => Identity::from_private_key(chain, &key),
+        Key::OnTokens(options) => match in_force {
+            Some(in_force) if credentials::certified_key(in_force.chain()) == certified => in_force.recertified(chain),
+            _ => {
+                // What can be known without the tokens comes first: they count wrong PINs.
+                as_worker(settings, credentials::identity_unopened(chain.clone()).map_err(wrong)?)?;
+                return Ok(Read::OnTokens(Unopened { chain, options, key_setting: place.key_setting(), setting }));
+            }
+        },
+    };
+    identity.map(Read::Ready).map_err(wrong)
+}
+
+/// The TLS key signs what other nodes have a say in, so it is no other key of the worker's.
+fn check_apart(settings: &Settings, key: Option<&PublicKey>, service_key: &PublicKey) -> Result<(), StartError> {
+    let own_key = publication::own_key(settings);
+    let others = [("the service key", Some(service_key)), ("the worker's own identity key", own_key.as_ref())];
+    let same = others.into_iter().find(|(_, other)| other.is_some() && *other == key);
+    same.map_or(Ok(()), |(whose, _)| {
+        let failed = StartError::of(credentials::tls(settings).setting());
+        Err(failed(&format!("the certificate is for {whose}: TLS needs a key of its own")).misconfigured())
+    })
 }
 
 /// TLS with nodes, as the worker.
-pub(super) fn tls(settings: &Settings) -> Result<PeerTls, StartError> {
-    let identity = identity(settings)?;
+pub(super) async fn tls(settings: &Settings, service_key: &PublicKey, runtime: &Handle) -> Result<PeerTls, StartError> {
+    let (owned, key) = (settings.clone(), service_key.clone());
+    let read = runtime.spawn_blocking(move || read_identity(&owned, &key, None)).await;
+    let identity = match read.map_err(|error| StartError::of("p2p")(&error))?? {
+        Read::Ready(identity) => identity,
+        Read::OnTokens(unopened) => unopened.open(runtime).await?,
+    };
+    let tls = as_worker(settings, identity)?;
+    match settings.p2p.tls_kind {
+        KeyKind::File | KeyKind::KeyStore => Ok(tls),
+        KeyKind::Pkcs11 => {
+            let sessions = NonZeroUsize::new(settings.signing.sessions).unwrap_or(NonZeroUsize::MIN);
+            tls.on_own_threads(sessions).map_err(|error| StartError::of("p2p")(&error))
+        }
+    }
+}
+
+/// Whether nodes would believe the worker, as far as its files tell.
+fn believed(settings: &Settings) -> Result<PeerTls, StartError> {
+    as_worker(settings, identity(settings)?)
+}
+
+fn as_worker(settings: &Settings, identity: Identity) -> Result<PeerTls, StartError> {
     let failed = StartError::of(credentials::tls(settings).setting());
     // A bridge sends only to a node whose certificate bears the first name of its node info.
     let worker = X500Name::parse(&settings.worker.name).map_err(|error| StartError::of("worker.name")(&error))?;
@@ -56,14 +144,14 @@ pub(super) fn tls(settings: &Settings) -> Result<PeerTls, StartError> {
 }
 
 /// Opens the endpoint, and makes the bridges.
-pub(super) fn open(
+pub(super) async fn open(
     settings: &Settings,
     service_key: &PublicKey,
     network_map: &Arc<dyn NetworkMap>,
     runtime: &Handle,
 ) -> Result<Broker, StartError> {
     let failed = StartError::of("p2p");
-    let tls = tls(settings)?;
+    let tls = tls(settings, service_key, runtime).await?;
     let bridges = bridges(settings, bridge_limits(settings), tls.clone(), network_map, runtime);
     let known = network_map.view().parties.get(tls.identity().name()).map(|party| party.owning_key.clone());
     // A new worker publishes its node info in a moment.
@@ -161,7 +249,7 @@ fn endpoint_limits(settings: &Settings) -> embedded::Limits {
 /// Who the worker is to nodes, for `notary doctor`.
 pub(in crate::worker) fn examine_identity(settings: &Settings) -> Finding {
     let subject = "p2p: TLS";
-    match tls(settings) {
+    match believed(settings) {
         Ok(tls) => Finding::good(subject, format!("{} is believed below the network's root", tls.identity().name())),
         Err(error) => Finding::fault(subject, error, "correct the section p2p, or have the certificate issued again"),
     }

@@ -120,7 +120,7 @@ async fn open_artemis_for_peers(
     // What cannot be answered is given back at once: the broker pauses before it delivers again, and holds no place of ours for it.
     let limits =
         peers::Limits { release_base: GIVEN_BACK_AFTER, release_cap: GIVEN_BACK_AFTER, ..p2p::bridge_limits(settings) };
-    let tls = p2p::tls(settings)?;
+    let tls = p2p::tls(settings, service_key, runtime).await?;
     let bridges = p2p::bridges(settings, limits, tls.clone(), network_map, runtime);
     let opened = Artemis::open(options, Callers::default(), Arc::clone(network_map), runtime).await;
     let artemis = Arc::new(opened.map_err(|error| failed(&error))?);

@@ -1,7 +1,9 @@
 //! The entrance of nodes, over real TLS: who is let in, as whom, and what becomes of those who misbehave.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,9 +20,10 @@ use super::super::refusal::Refusal;
 use super::super::{Endpoint, Settings};
 use super::*;
 use crate::domain::network::Route;
+use crate::network::Role as CertificateRole;
 use crate::ports::request_queue::{Delivery, RequestQueue};
-use crate::tls::peers::PeerTls;
-use crate::tls::peers::fixtures::{NOW, name};
+use crate::tls::peers::fixtures::{NOW, VALIDITY, key, name};
+use crate::tls::peers::{Identity, PeerTls};
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -36,6 +39,11 @@ struct Door {
 impl Door {
     fn open(limits: Limits) -> Self {
         let net = Net::new();
+        let tls = net.tls("Worker");
+        Self::open_as(net, tls, limits)
+    }
+
+    fn open_as(net: Net, tls: PeerTls, limits: Limits) -> Self {
         let settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             worker_name: name("Worker").to_string(),
@@ -46,7 +54,6 @@ impl Door {
         let allowance = Arc::new(AtomicU32::new(u32::MAX));
         let asked = Arc::clone(&allowance);
         let admission: Admission = Arc::new(move |_| asked.load(Ordering::Relaxed));
-        let tls = net.tls("Worker");
         let endpoint = Endpoint::listen_for_nodes(settings, &tls, admission, &Handle::current()).unwrap();
         Self { net, endpoint: Arc::new(endpoint), allowance }
     }
@@ -497,4 +504,60 @@ async fn what_there_is_no_room_for_is_given_back_later() {
     assert!(sent.elapsed() >= Duration::from_millis(100));
     door.endpoint.settle(held.id, Settlement::Accept).await.unwrap();
     assert_eq!(alice.hear_alive().await, Heard::Accepted(0));
+}
+
+/// F36: goal: while a token takes its time for the signatures of handshakes, on a single thread for everything else, requests on open
+/// connections are taken; handshakes whose signature fails end without an alert; and afterwards there are new ones.
+#[tokio::test]
+async fn a_key_that_takes_its_time_delays_nothing_but_handshakes() {
+    let net = Net::new();
+    let held = key();
+    let chain = net.chain("Worker", held.public_key(), CertificateRole::Tls, VALIDITY.1);
+    let public_key = held.public_key().clone();
+    // Each signature takes one of these: made at once, or refused once somebody says so.
+    let (plan, planned) = mpsc::channel::<Option<mpsc::Receiver<()>>>();
+    let planned = std::sync::Mutex::new(planned);
+    let asked = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&asked);
+    let sign = move |message: &[u8]| {
+        let next = planned.lock().expect("no panic").recv().expect("planned");
+        seen.fetch_add(1, Ordering::Relaxed);
+        match next {
+            None => Ok(held.sign(message)),
+            Some(until) => {
+                until.recv().expect("told");
+                Err("the token is gone".to_owned())
+            }
+        }
+    };
+    let identity = Identity::with_remote_key(chain, public_key, Arc::new(sign)).expect("they fit");
+    let tls = PeerTls::new(net.root.certificate.clone(), identity, net.clock.clone()).expect("believable");
+    let tls = tls.on_own_threads(NonZeroUsize::new(2).expect("two")).expect("threads");
+    let door = Door::open_as(net, tls, Limits::default());
+
+    plan.send(None).expect("open");
+    let mut alice = door.linked("Alice").await;
+    assert!(matches!(alice.hear().await, Heard::Credit(_)));
+    let (fail, failing): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel()).unzip();
+    failing.into_iter().for_each(|until| plan.send(Some(until)).expect("open"));
+    let bob = door.net.tls("Bob");
+    let more = async { tokio::join!(door.secure(&bob), door.secure(&bob)) };
+    let meanwhile = async {
+        eventually("both wait for the token", || asked.load(Ordering::Relaxed) == 3).await;
+        alice.request(0, &message()).await;
+        let caller = door.take().await.caller;
+        fail.iter().for_each(|fail| fail.send(()).expect("it waits"));
+        caller
+    };
+    let ((first, second), caller) = tokio::join!(more, meanwhile);
+    assert_eq!(caller, name("Alice"));
+    for refused in [first, second] {
+        // An alert would be an error of the library's; what the client had on its way makes the end of a connection a reset.
+        let closed = [std::io::ErrorKind::UnexpectedEof, std::io::ErrorKind::ConnectionReset];
+        let error = refused.expect_err("no signature");
+        assert!(closed.contains(&error.kind()), "{error}");
+    }
+    eventually("both are counted", || door.refused(Refusal::Tls) == 2).await;
+    plan.send(None).expect("open");
+    door.secure(&bob).await.expect("a handshake");
 }
