@@ -103,18 +103,6 @@ public final class Workers implements AutoCloseable {
         children.forEach(Child::kill);
     }
 
-    void freezeAll() {
-        for (int number = 1; number <= count; number++) {
-            freeze(number);
-        }
-    }
-
-    void thawAll() {
-        for (int number = 1; number <= count; number++) {
-            thaw(number);
-        }
-    }
-
     /** It neither works nor ends; its connections stay open. */
     void freeze(int number) {
         signal(number, "-STOP");
