@@ -3,7 +3,7 @@
 //!
 //! `NOTARY_FAULTS` lists faults, separated by `;`: `POINT=ACTION[@N]`, where the action happens the N-th time (the first, by
 //! default) that a delivery passes the point. Actions: `kill` (SIGKILL), `stop` (SIGSTOP), `panic`, `delay:MS` (every time from the
-//! N-th on). `inspect=panic:TEXT` panics on every message that holds TEXT. `actor=hang` makes the flow actor hang at a delivery.
+//! N-th on), `gather:COUNT` (deliveries pass by so many at once). `inspect=panic:TEXT` panics on every message that holds TEXT. `actor=hang` makes the flow actor hang at a delivery.
 //!
 //! Points, in the order of a delivery's way: `inspect`, `before_commit`, `committed`, `before_sign`, `signed`, `before_publish`,
 //! `published`, `before_ack`.
@@ -15,11 +15,14 @@ mod armed {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
+    use tokio::sync::Barrier;
+
     struct Fault {
         point: String,
         action: String,
         from: u64,
         passed: AtomicU64,
+        gathering: OnceLock<Barrier>,
     }
 
     fn faults() -> &'static [Fault] {
@@ -30,7 +33,8 @@ mod armed {
                 let (point, rest) = fault.split_once('=').expect("NOTARY_FAULTS: POINT=ACTION");
                 let (action, from) = rest.rsplit_once('@').unwrap_or((rest, "1"));
                 let from = from.parse().expect("NOTARY_FAULTS: @NUMBER");
-                Fault { point: point.into(), action: action.into(), from, passed: AtomicU64::new(0) }
+                let (passed, gathering) = (AtomicU64::new(0), OnceLock::new());
+                Fault { point: point.into(), action: action.into(), from, passed, gathering }
             };
             text.split(';').filter(|fault| !fault.is_empty()).map(parse).collect()
         })
@@ -43,6 +47,10 @@ mod armed {
                 Some(("delay", ms)) if passed >= fault.from => {
                     let ms = ms.parse().expect("NOTARY_FAULTS: delay:MILLISECONDS");
                     tokio::time::sleep(Duration::from_millis(ms)).await;
+                }
+                Some(("gather", count)) => {
+                    let count = count.parse().expect("NOTARY_FAULTS: gather:COUNT");
+                    fault.gathering.get_or_init(|| Barrier::new(count)).wait().await;
                 }
                 None if passed == fault.from => act(&fault.action, point),
                 _ => {}

@@ -32,7 +32,7 @@ final class Outages {
     /** Transactions at once, so that each worker gets some: a client hands its requests out in turn. */
     private static final int AT_ONCE = 6;
 
-    /** Few enough to be sent before the client takes its silent workers for lost, 10 s later. */
+    /** Few enough to be there before the first client asks again. */
     private static final int TOGETHER = 12;
 
     /**
@@ -182,16 +182,15 @@ final class Outages {
         });
     }
 
-    /** Requests that reach a worker at once, because there was none to take them before. */
+    /** Committed transactions that reach the signing stage at once. */
     private void judgeTogether(Verdicts verdicts) {
         verdicts.judge("requests that arrive together come under one signature, and clients verify it", () -> {
-            int mark = alice.logged();
             workers.killAll();
             List<Asked> asked = ask(TOGETHER);
-            alice.awaitLog(mark, Pattern.compile("Sending transaction to notary"), TOGETHER, ClientNode.PATIENCE);
-            // All are in its queue long before a bridge finds this one; another worker would take some of them.
-            workers.start(1);
+            // Another worker would take some of them.
+            workers.start(1, Map.of("NOTARY_FAULTS", "before_sign=gather:" + TOGETHER), List.of());
             requireAnswered(asked);
+            workers.stop(1);
             workers.startAll();
             long together = asked.stream().flatMap(one -> ClientNode.await(one.answer()).getSignatures().stream())
                     .filter(signature -> signature.getPartialMerkleTree() != null).count();
