@@ -98,7 +98,7 @@ impl Description {
         Some(wire::decode_node_info(&signed.raw, &Limits::DEFAULT).ok()?.serial)
     }
 
-    /// Tells descriptions apart, whatever their serial numbers: compare with [`Node::content`].
+    /// Tells descriptions apart, whatever their serial numbers: compare with [`Node::content`](super::Node).
     pub fn content(&self) -> SecureHash {
         content_of(&self.info)
     }
